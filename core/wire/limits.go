@@ -1,0 +1,91 @@
+package wire
+
+import "time"
+
+// Sizes in bytes unless the name says otherwise.
+const (
+	// MaxFunctionZip bounds a deploy: the figure of the original clients.
+	MaxFunctionZip = 1_000_000_000
+	// MaxFunctionTree bounds an unpacked function, against zip bombs.
+	MaxFunctionTree = 4_000_000_000
+	// MaxFunctionFiles bounds the entries of a function's zip.
+	MaxFunctionFiles = 100_000
+	// MaxPathBytes bounds one path inside a function.
+	MaxPathBytes = 1024
+	// MaxInput and MaxOutput bound one invocation.
+	MaxInput  = 1 << 30
+	MaxOutput = 1 << 30
+	// MaxHandlerSource bounds app.py alone: it is parsed before it is accepted.
+	MaxHandlerSource = 8 << 20
+
+	// MaxTextFrame bounds a v1 JSON text frame from a client.
+	MaxTextFrame = 64 << 10
+	// SealOverhead is what HPKE (32 + 16) adds to a v1 binary frame.
+	SealOverhead = 48
+	// EnvelopeOverhead bounds what a Cape envelope adds, prefix included.
+	EnvelopeOverhead = 1024
+
+	// MinNonce and MaxNonce bound a client's nonce; AWS's own limit is 512.
+	MinNonce = 8
+	MaxNonce = 512
+	// MaxUserData is AWS's published limit of the document's user data; real
+	// documents carry up to 1,024, so readers accept that.
+	MaxUserData = 1024
+	// MaxDocument bounds an attestation document.
+	MaxDocument = 16 << 10
+
+	// MaxToken bounds a JWT.
+	MaxToken = 8 << 10
+	// MaxHeader bounds an HTTP request's header on every listener.
+	MaxHeader = 32 << 10
+	// MaxManifest, MaxConfig, MaxPolicy and MaxJWKS bound what the host hands the runtime.
+	MaxManifest = 4 << 10
+	MaxConfig   = 64 << 10
+	MaxPolicy   = 32 << 10
+	MaxJWKS     = 256 << 10
+	// MaxWrapped bounds a CiphertextBlob of KMS (6,144 in its API).
+	MaxWrapped = 6144
+	// MaxRecord bounds the CBOR head of a stored function or key.
+	MaxRecord = 32 << 10
+	// MaxUsername and MaxFunctionName bound names, in bytes of UTF-8.
+	MaxUsername     = 64
+	MaxFunctionName = 128
+	// MaxErrorText bounds an error's text, tracebacks included.
+	MaxErrorText = 16 << 10
+
+	// StoredChunk is the plaintext size of one chunk of a stored function.
+	StoredChunk = 256 << 10
+
+	// MaxSessions bounds the connections one runtime serves at once.
+	MaxSessions = 512
+	// MaxPipelined bounds the inputs of one v1 connection that wait.
+	MaxPipelined = 16
+)
+
+// Limits of one handler process; a function may ask for less or more within
+// ceilings in a later version.
+const (
+	HandlerMemory  = 2 << 30
+	HandlerScratch = 1 << 30
+	HandlerProcs   = 64
+)
+
+// Deadlines.
+const (
+	// HandlerCall is how long one call of a handler may take.
+	HandlerCall = 60 * time.Second
+	// HandlerStart is how long importing a function may take.
+	HandlerStart = 60 * time.Second
+	// IdleSession closes a connection without traffic.
+	IdleSession = 60 * time.Second
+	// Handshake bounds the time from a connection's first byte to its nonce.
+	Handshake = 15 * time.Second
+	// LinkCall bounds one request over a link between runtime and host, bodies of functions aside.
+	LinkCall = 30 * time.Second
+	// BodyStall bounds the time between two reads of a large body.
+	BodyStall = 30 * time.Second
+	// ClockSkew is how far ahead of the verifier's clock a document may be.
+	ClockSkew = 5 * time.Minute
+	// MaxDocumentAge is how old a live document may be.
+	MaxDocumentAge = time.Hour
+)
