@@ -8,6 +8,9 @@
 package attest
 
 import (
+	"bytes"
+	"encoding/hex"
+	"errors"
 	"time"
 
 	"github.com/cape-functions/cape/core/attest/chain"
@@ -58,30 +61,58 @@ type Evidence struct {
 	Raw []byte
 }
 
-// Report is what Inspect found: for people, never a basis for trust unless Err is nil.
-type Report struct {
-	// Document is what could be read, unverified unless Err is nil; nil when malformed.
-	Document *nitro.Document
-	// Root is the SHA-256 of the first certificate of the bundle, as the document claims.
-	Root [32]byte
-	// DevelopmentRoot tells that the root is not AWS's.
-	DevelopmentRoot bool
-	// Debug tells that PCR0, PCR1 or PCR2 is all zero.
-	Debug bool
-	// Checks lists every check in order, failed ones included.
-	Checks []Check
-	// Err is the first failure, what Verify returns; nil when everything held.
-	Err error
-}
-
 // Verify checks raw against the policy at the time at, stops at the first failure, and
-// returns no evidence with an error.
+// returns no evidence with an error. A nil Verifier works and remembers nothing.
 func Verify(v *chain.Verifier, raw []byte, p policy.Policy, at time.Time) (*Evidence, error) {
-	return nil, ErrPolicy
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	s, err := nitro.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	c, err := v.Verify(s, p.Roots, p.ChainTime(s.Document, at))
+	if err != nil {
+		return nil, err
+	}
+	checks := append(authenticity(s, c, nil), p.Check(s.Document, at)...)
+	for _, check := range checks {
+		if check.State == policy.Failed {
+			return nil, check.Err
+		}
+	}
+	return &Evidence{
+		Document:        s.Document,
+		Root:            c.Root,
+		DevelopmentRoot: isDevelopment(c.Root),
+		Debug:           policy.Debug(s.Document),
+		Checks:          checks,
+		Raw:             bytes.Clone(raw),
+	}, nil
 }
 
-// Inspect runs the checks of Verify and reports each line, going on after a failure as
-// far as there is something to look at.
-func Inspect(v *chain.Verifier, raw []byte, p policy.Policy, at time.Time) *Report {
-	return &Report{Err: ErrPolicy}
+func isDevelopment(root [32]byte) bool {
+	return hex.EncodeToString(root[:]) != chain.AWSRootSHA256
+}
+
+// Class returns the name of an error's class, the same in every language that reads the
+// vectors: "policy", "malformed", "root", "chain", "time", "signature", "debug", "pcr",
+// "nonce", "field"; "accept" for nil, and "unknown" for an error of something else.
+func Class(err error) string {
+	if err == nil {
+		return "accept"
+	}
+	for _, c := range []struct {
+		err  error
+		name string
+	}{
+		{ErrPolicy, "policy"}, {ErrMalformed, "malformed"}, {ErrRoot, "root"}, {ErrChain, "chain"},
+		{ErrTime, "time"}, {ErrSignature, "signature"}, {ErrDebug, "debug"}, {ErrPCR, "pcr"},
+		{ErrNonce, "nonce"}, {ErrField, "field"},
+	} {
+		if errors.Is(err, c.err) {
+			return c.name
+		}
+	}
+	return "unknown"
 }

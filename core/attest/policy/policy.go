@@ -40,11 +40,13 @@ var (
 type Policy struct {
 	// Roots are the acceptable root certificates, DER.
 	Roots [][]byte
-	// PCRs are the expected measurements: for each index, one of the values.
+	// PCRs are the expected measurements: for each index, one of the values. PCR0 or PCR8
+	// must be among them.
 	PCRs map[int][]nitro.PCR
 	// PCRsNotChecked accepts any measurement, for tools that only show a document.
 	PCRsNotChecked bool
-	// Nonce is the value that the verifier sent.
+	// Nonce is the value that the verifier sent, MinNonce bytes or more. Archived documents
+	// (TimeFromDocument) may have a shorter one.
 	Nonce []byte
 	// NonceNotChecked accepts any nonce or none, for documents read from a file.
 	NonceNotChecked bool
@@ -59,41 +61,74 @@ type Policy struct {
 	RequirePublicKey, RequireUserData bool
 }
 
-// State is the outcome of one check.
-type State int
+// imagePCRs is the number of registers from 0 that measure the image: all of it, kernel
+// and boot, application.
+const imagePCRs = 3
 
-// The outcomes. The zero value is none of them.
-const (
-	Held State = iota + 1
-	NotChecked
-	Failed
-)
+// pcrPublisher is the register of the certificate that signed the image.
+const pcrPublisher = 8
 
-// String returns "held", "not checked" or "failed".
-func (s State) String() string {
-	switch s {
-	case Held:
-		return "held"
-	case NotChecked:
-		return "not checked"
-	case Failed:
-		return "failed"
+// Validate tells whether the policy can be used: everything is either given or left out
+// by name, and never both. Errors match ErrPolicy.
+func (p Policy) Validate() error {
+	if len(p.Roots) == 0 {
+		return fmt.Errorf("%w: no root certificate", ErrEmptyPolicy)
 	}
-	return "unknown"
+	for _, root := range p.Roots {
+		if len(root) == 0 {
+			return fmt.Errorf("%w: an empty root certificate", ErrPolicy)
+		}
+	}
+	if err := p.validatePCRs(); err != nil {
+		return err
+	}
+	if err := p.validateNonce(); err != nil {
+		return err
+	}
+	if p.MaxAge < 0 || p.TimeFromDocument && p.MaxAge != 0 {
+		return fmt.Errorf("%w: negative age, or an age together with TimeFromDocument", ErrPolicy)
+	}
+	return nil
 }
 
-// MarshalText implements [encoding.TextMarshaler] with the form of String.
-func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+func (p Policy) validatePCRs() error {
+	if p.PCRsNotChecked {
+		if len(p.PCRs) > 0 {
+			return fmt.Errorf("%w: measurements together with PCRsNotChecked", ErrPolicy)
+		}
+		return nil
+	}
+	if len(p.PCRs) == 0 {
+		return fmt.Errorf("%w: no expected measurements", ErrEmptyPolicy)
+	}
+	for i, values := range p.PCRs {
+		if i < 0 || i >= nitro.MaxPCRs {
+			return fmt.Errorf("%w: PCR%d does not exist", ErrPolicy, i)
+		}
+		if len(values) == 0 {
+			return fmt.Errorf("%w: no value for PCR%d", ErrEmptyPolicy, i)
+		}
+	}
+	// The other registers alone, the kernel's for example, would let any code pass.
+	if len(p.PCRs[0]) == 0 && len(p.PCRs[pcrPublisher]) == 0 {
+		return fmt.Errorf("%w: neither PCR0 (the image) nor PCR8 (its publisher)", ErrEmptyPolicy)
+	}
+	return nil
+}
 
-// Check is one line of a report.
-type Check struct {
-	// Name is a short stable name: "structure", "root", "chain", "validity",
-	// "signature", "time", "debug", "pcr0" and so on, "nonce", "public_key", "user_data".
-	Name string `json:"name"`
-	// State tells how it ended.
-	State State `json:"state"`
-	// Detail says what was compared, for people.
-	Detail string `json:"detail"`
-	// Err is the reason when State is Failed.
-	Err error `json:"-"`
+func (p Policy) validateNonce() error {
+	n := len(p.Nonce)
+	switch {
+	case p.NonceNotChecked && n > 0:
+		return fmt.Errorf("%w: a nonce together with NonceNotChecked", ErrPolicy)
+	case p.NonceNotChecked:
+		return nil
+	case n == 0:
+		return fmt.Errorf("%w: no nonce", ErrEmptyPolicy)
+	case n > nitro.MaxNonce:
+		return fmt.Errorf("%w: nonce of %d bytes, at most %d are allowed", ErrPolicy, n, nitro.MaxNonce)
+	case n < MinNonce && !p.TimeFromDocument:
+		return fmt.Errorf("%w: nonce of %d bytes, a fresh one has at least %d", ErrPolicy, n, MinNonce)
+	}
+	return nil
 }
