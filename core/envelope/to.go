@@ -1,5 +1,11 @@
 package envelope
 
+import (
+	"fmt"
+
+	"github.com/cape-functions/cape/core/wire"
+)
+
 // ToKind says what an envelope names as its recipient.
 type ToKind int
 
@@ -18,17 +24,49 @@ const (
 type To struct {
 	Kind   ToKind
 	Digest [32]byte // ToFunction: SHA-256 of the zip; ToName: the account
-	Name   string   // ToName: 1 to MaxNameSize bytes of UTF-8
+	Name   string   // ToName: a function name, as wire.ValidFunctionName has it
 }
-
-// MaxNameSize is the longest function name in a header, in bytes.
-const MaxNameSize = 256
 
 // ForFunction names the function whose zip has this SHA-256.
 func ForFunction(checksum [32]byte) To { return To{Kind: ToFunction, Digest: checksum} }
 
 // ForName names the function of this name of this account.
-func ForName(account [32]byte, name string) To { return To{Kind: ToName, Digest: account, Name: name} }
+func ForName(account [32]byte, name string) To {
+	return To{Kind: ToName, Digest: account, Name: name}
+}
 
 // ForOwner names nobody: it opens under the owner's own authority alone.
 func ForOwner() To { return To{} }
+
+// toField is "to" in a header, if it is not null.
+type toField struct {
+	Fn   []byte `cbor:"fn,omitempty"`
+	Acct []byte `cbor:"acct,omitempty"`
+	Name string `cbor:"name,omitempty"`
+}
+
+// field gives t its place in a header. Error: ErrTo.
+func (t To) field() (*toField, error) {
+	switch {
+	case t == To{}:
+		return nil, nil
+	case t.Kind == ToFunction && t.Name == "":
+		return &toField{Fn: t.Digest[:]}, nil
+	case t.Kind == ToName && wire.ValidFunctionName(t.Name):
+		return &toField{Acct: t.Digest[:], Name: t.Name}, nil
+	}
+	return nil, fmt.Errorf("%w: kind %d, name %q", ErrTo, t.Kind, t.Name)
+}
+
+// to reads a header's field back. Error: ErrFormat.
+func (f *toField) to() (To, error) {
+	switch {
+	case f == nil:
+		return ForOwner(), nil
+	case len(f.Fn) == 32 && f.Acct == nil && f.Name == "":
+		return ForFunction([32]byte(f.Fn)), nil
+	case f.Fn == nil && len(f.Acct) == 32 && wire.ValidFunctionName(f.Name):
+		return ForName([32]byte(f.Acct), f.Name), nil
+	}
+	return To{}, fmt.Errorf(`%w: its "to" names no recipient`, ErrFormat)
+}

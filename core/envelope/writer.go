@@ -1,0 +1,141 @@
+package envelope
+
+import (
+	"crypto/cipher"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// errClosed is what a Write after Close gets.
+var errClosed = errors.New("envelope writer is closed")
+
+// NewWriter starts a cape:v2 envelope on w, text or binary, to the holder of
+// pub's private half and the recipient. What is written to the result is the
+// plaintext; Close writes the last chunk, without which the envelope does not
+// open, and does not close w. Errors: ErrKey, ErrTo.
+func NewWriter(w io.Writer, pub *rsa.PublicKey, to To, text bool) (io.WriteCloser, error) {
+	head, gcm, err := sealHeader(pub, to)
+	if err != nil {
+		return nil, err
+	}
+	s := &writer{w: w, gcm: gcm, plain: make([]byte, 0, batchSize)}
+	prefix := prefixBinary
+	if text {
+		prefix = prefixText
+		s.text = newTextWriter(w)
+		s.w = s.text
+	}
+	if _, err := io.WriteString(w, prefix); err != nil {
+		return nil, fmt.Errorf("writing envelope: %w", err)
+	}
+	if _, err := s.w.Write(head); err != nil {
+		return nil, fmt.Errorf("writing envelope: %w", err)
+	}
+	s.sealed = make([]byte, sealedBatch)
+	return s, nil
+}
+
+type writer struct {
+	w       io.Writer
+	text    *textWriter // s.w, if the form is text
+	gcm     cipher.AEAD
+	plain   []byte // not sealed yet; a full batch waits until it is known not to be the last
+	sealed  []byte
+	counter uint64
+	err     error
+}
+
+func (s *writer) Write(p []byte) (int, error) {
+	done := 0
+	for len(p) > 0 {
+		if err := s.makeRoom(); err != nil {
+			return done, err
+		}
+		n := copy(s.plain[len(s.plain):cap(s.plain)], p)
+		s.plain = s.plain[:len(s.plain)+n]
+		p, done = p[n:], done+n
+	}
+	return done, s.err
+}
+
+// ReadFrom lets io.Copy fill the batch without a buffer of its own.
+func (s *writer) ReadFrom(r io.Reader) (int64, error) {
+	var done int64
+	var one [1]byte
+	for {
+		if len(s.plain) == cap(s.plain) {
+			// Only a byte more tells that the batch is not the last.
+			n, err := io.ReadFull(r, one[:])
+			if n == 0 {
+				return done, ended(err)
+			}
+			if _, err := s.Write(one[:]); err != nil {
+				return done, err
+			}
+			done++
+		}
+		if s.err != nil {
+			return done, s.err
+		}
+		n, err := io.ReadFull(r, s.plain[len(s.plain):cap(s.plain)])
+		s.plain = s.plain[:len(s.plain)+n]
+		done += int64(n)
+		if err != nil {
+			return done, ended(err)
+		}
+	}
+}
+
+// ended is the error of a read, unless it is the end.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return err
+}
+
+func (s *writer) makeRoom() error {
+	if s.err == nil && len(s.plain) == cap(s.plain) {
+		s.err = s.flush(false)
+	}
+	return s.err
+}
+
+func (s *writer) flush(last bool) error {
+	sealed := sealChunks(s.gcm, s.sealed, s.plain, s.counter, last)
+	s.counter += uint64(chunks(len(s.plain)))
+	s.plain = s.plain[:0]
+	if _, err := s.w.Write(sealed); err != nil {
+		return fmt.Errorf("writing envelope: %w", err)
+	}
+	return nil
+}
+
+// Close writes the end. After an error, and when called again, it reports the
+// error.
+func (s *writer) Close() error {
+	if s.err != nil {
+		if errors.Is(s.err, errClosed) {
+			return nil
+		}
+		return s.err
+	}
+	err := s.flush(true)
+	if err == nil && s.text != nil {
+		err = s.text.end()
+	}
+	clear(s.plain[:cap(s.plain)])
+	if s.err = err; err == nil {
+		s.err = errClosed
+	}
+	return err
+}
+
+// MaxSealedSize is the most bytes an envelope of plain bytes of plaintext can
+// take in any form with any key.
+func MaxSealedSize(plain int64) int64 {
+	binarySize := int64(PrefixSize) + 2 + maxHeader + plain + tagSize*(plain/ChunkSize+1)
+	return int64(PrefixSize) + (binarySize+2)/3*4
+}
