@@ -45,9 +45,9 @@ func NewReader(r io.Reader, find func(keyHash [32]byte) (*rsa.PrivateKey, error)
 // payloadSource reads the prefix and returns what follows it as bytes.
 func payloadSource(r io.Reader) (io.Reader, error) {
 	var head [PrefixSize]byte
-	n, err := io.ReadFull(r, head[:])
-	if err != nil && ended(err) != nil {
-		return nil, fmt.Errorf("reading envelope: %w", err)
+	n, err := readFull(r, head[:])
+	if err != nil {
+		return nil, err
 	}
 	switch Detect(head[:n]) {
 	case V2Binary:
@@ -60,26 +60,48 @@ func payloadSource(r io.Reader) (io.Reader, error) {
 
 func readHeader(src io.Reader) ([]byte, error) {
 	var size [2]byte
-	if _, err := io.ReadFull(src, size[:]); err != nil {
-		return nil, cut(err)
+	if err := readAll(src, size[:]); err != nil {
+		return nil, err
 	}
 	n := binary.BigEndian.Uint16(size[:])
 	if n > maxHeader {
 		return nil, fmt.Errorf("%w: header of %d bytes, at most %d allowed", ErrFormat, n, maxHeader)
 	}
 	encoded := make([]byte, n)
-	if _, err := io.ReadFull(src, encoded); err != nil {
-		return nil, cut(err)
-	}
-	return encoded, nil
+	return encoded, readAll(src, encoded)
 }
 
-// cut is the error of a read that should have gone on.
-func cut(err error) error {
-	if ended(err) == nil {
+// readAll fills p, or says that the envelope is cut short.
+func readAll(r io.Reader, p []byte) error {
+	n, err := readFull(r, p)
+	if err == nil && n < len(p) {
 		return ErrTruncated
 	}
-	return fmt.Errorf("reading envelope: %w", err)
+	return err
+}
+
+// readFull fills p from r. It returns fewer bytes without an error only at the
+// end. Other than io.ReadFull it keeps an io.ErrUnexpectedEOF of r itself an
+// error: that one tells of lost data.
+func readFull(r io.Reader, p []byte) (int, error) {
+	n, idle := 0, 0
+	for n < len(p) {
+		m, err := r.Read(p[n:])
+		n += m
+		if n == len(p) || err == io.EOF {
+			break
+		}
+		if idle++; m > 0 {
+			idle = 0
+		}
+		if err == nil && idle > 100 {
+			err = io.ErrNoProgress
+		}
+		if err != nil {
+			return n, fmt.Errorf("reading: %w", err)
+		}
+	}
+	return n, nil
 }
 
 type reader struct {
@@ -112,8 +134,11 @@ func (s *reader) Read(p []byte) (int, error) {
 func (s *reader) WriteTo(w io.Writer) (int64, error) {
 	var done int64
 	for {
+		if len(s.out) == 0 && s.err == io.EOF {
+			return done, nil
+		}
 		if len(s.out) == 0 && s.err != nil {
-			return done, ended(s.err)
+			return done, s.err
 		}
 		if len(s.out) == 0 {
 			s.fill()
@@ -129,13 +154,13 @@ func (s *reader) WriteTo(w io.Writer) (int64, error) {
 
 // fill opens the next batch. It sets s.err at the end, io.EOF if all is well.
 func (s *reader) fill() {
-	n, err := io.ReadFull(s.src, s.sealed[s.ahead:])
-	last := err != nil
-	if last && ended(err) != nil {
-		s.end(fmt.Errorf("reading envelope: %w", err))
+	n, err := readFull(s.src, s.sealed[s.ahead:])
+	if err != nil {
+		s.end(err)
 		return
 	}
 	batch := s.sealed[:s.ahead+n]
+	last := len(batch) < len(s.sealed)
 	if !last {
 		batch = s.sealed[:sealedBatch]
 	}

@@ -2,7 +2,7 @@ package envelope
 
 import (
 	"encoding/base64"
-	"errors"
+	"fmt"
 	"io"
 	"sync/atomic"
 )
@@ -61,8 +61,10 @@ func (t *textWriter) encode(src []byte) {
 
 // end writes the last group with its padding.
 func (t *textWriter) end() error {
-	_, err := t.w.Write(base64.StdEncoding.AppendEncode(nil, t.carry[:t.held]))
-	return err
+	if _, err := t.w.Write(base64.StdEncoding.AppendEncode(nil, t.carry[:t.held])); err != nil {
+		return fmt.Errorf("writing envelope: %w", err)
+	}
+	return nil
 }
 
 // textReader decodes base64 as a stream, strictly, with one line break
@@ -96,12 +98,12 @@ func (t *textReader) Read(p []byte) (int, error) {
 // fill reads and decodes one batch. Short of the end it keeps the last few
 // characters back: they may be padding and the line break.
 func (t *textReader) fill() ([]byte, error) {
-	n, err := io.ReadFull(t.r, t.buf[len(t.buf):cap(t.buf)])
-	t.buf = t.buf[:len(t.buf)+n]
-	last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-	if err != nil && !last {
+	n, err := readFull(t.r, t.buf[len(t.buf):cap(t.buf)])
+	if err != nil {
 		return nil, err
 	}
+	t.buf = t.buf[:len(t.buf)+n]
+	last := len(t.buf) < cap(t.buf)
 	take := (len(t.buf) - 2) / 4 * 4
 	if last {
 		t.buf = trimNewline(t.buf)

@@ -60,40 +60,33 @@ func (s *writer) Write(p []byte) (int, error) {
 	return done, s.err
 }
 
-// ReadFrom lets io.Copy fill the batch without a buffer of its own.
+// ReadFrom lets io.Copy fill the batch without a buffer of its own. An error
+// of r stays: Close then writes no end, so that what was read so far can never
+// pass for the whole.
 func (s *writer) ReadFrom(r io.Reader) (int64, error) {
 	var done int64
 	var one [1]byte
-	for {
+	for s.err == nil {
+		room := s.plain[len(s.plain):cap(s.plain)]
+		if len(room) == 0 {
+			// Only one byte more tells that the batch is not the last.
+			room = one[:]
+		}
+		n, err := readFull(r, room)
 		if len(s.plain) == cap(s.plain) {
-			// Only a byte more tells that the batch is not the last.
-			n, err := io.ReadFull(r, one[:])
-			if n == 0 {
-				return done, ended(err)
-			}
-			if _, err := s.Write(one[:]); err != nil {
-				return done, err
-			}
-			done++
+			// Its error is s.err.
+			_, _ = s.Write(room[:n])
+		} else {
+			s.plain = s.plain[:len(s.plain)+n]
 		}
-		if s.err != nil {
-			return done, s.err
-		}
-		n, err := io.ReadFull(r, s.plain[len(s.plain):cap(s.plain)])
-		s.plain = s.plain[:len(s.plain)+n]
 		done += int64(n)
 		if err != nil {
-			return done, ended(err)
+			s.err = err
+		} else if n < len(room) {
+			return done, s.err
 		}
 	}
-}
-
-// ended is the error of a read, unless it is the end.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return nil
-	}
-	return err
+	return done, s.err
 }
 
 func (s *writer) makeRoom() error {
@@ -113,23 +106,21 @@ func (s *writer) flush(last bool) error {
 	return nil
 }
 
-// Close writes the end. After an error, and when called again, it reports the
-// error.
+// Close writes the end. After an error it writes nothing and reports that
+// error; when called again it does nothing.
 func (s *writer) Close() error {
-	if s.err != nil {
-		if errors.Is(s.err, errClosed) {
-			return nil
-		}
-		return s.err
+	if errors.Is(s.err, errClosed) {
+		return nil
 	}
-	err := s.flush(true)
+	err := s.err
+	if err == nil {
+		err = s.flush(true)
+	}
 	if err == nil && s.text != nil {
 		err = s.text.end()
 	}
 	clear(s.plain[:cap(s.plain)])
-	if s.err = err; err == nil {
-		s.err = errClosed
-	}
+	s.err = errClosed
 	return err
 }
 
