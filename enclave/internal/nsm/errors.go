@@ -1,6 +1,9 @@
 package nsm
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrTransport: the module could not be reached, or the link to it broke.
@@ -29,3 +32,14 @@ const (
 
 // Error implements error.
 func (c Code) Error() string { return "security module refused: " + string(c) }
+
+// codeOf returns the Code with that name. A name that is not in the list is no Code: its
+// text is the module's, and callers could not test for it.
+func codeOf(name string) error {
+	switch c := Code(name); c {
+	case ErrInvalidArgument, ErrInvalidIndex, ErrInvalidResponse, ErrReadOnlyIndex,
+		ErrInvalidOperation, ErrBufferTooSmall, ErrInputTooLarge, ErrInternal:
+		return c
+	}
+	return fmt.Errorf("%w: an error code that is not known", ErrAnswer)
+}
