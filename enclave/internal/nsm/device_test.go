@@ -1,0 +1,334 @@
+package nsm_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cape-functions/cape/core/attest/nitro"
+	attestkit "github.com/cape-functions/cape/core/attest/testkit"
+	"github.com/cape-functions/cape/enclave/internal/nsm"
+	"github.com/cape-functions/cape/enclave/internal/nsm/testkit"
+)
+
+func noon() time.Time { return time.Date(2026, 3, 4, 12, 0, 0, int(250*time.Millisecond), time.UTC) }
+
+func newDevice(t *testing.T) (*nsm.Device, *testkit.Module) {
+	t.Helper()
+	m := testkit.New("nsm test", noon)
+	d := nsm.New(m)
+	t.Cleanup(func() { d.Close() })
+	return d, m
+}
+
+func TestAttest(t *testing.T) {
+	d, m := newDevice(t)
+	for _, tc := range []struct {
+		name string
+		req  nsm.Request
+	}{
+		{"nothing", nsm.Request{}},
+		{"everything", nsm.Request{Nonce: []byte("n"), UserData: []byte("u"), PublicKey: []byte("p")}},
+		{"user data alone", nsm.Request{UserData: bytes.Repeat([]byte("u"), 512)}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			raw, err := d.Attest(tc.req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := nitro.Parse(raw)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := nsm.Request{Nonce: s.Document.Nonce, UserData: s.Document.UserData, PublicKey: s.Document.PublicKey}
+			if diff := cmp.Diff(tc.req, got); diff != "" {
+				t.Error(diff)
+			}
+			if s.Document.ModuleID != m.Authority.Document(noon()).ModuleID {
+				t.Error("another module")
+			}
+		})
+	}
+	if _, err := d.Attest(nsm.Request{UserData: make([]byte, 1025)}); !errors.Is(err, nsm.ErrTooLarge) {
+		t.Errorf("user data of 1025 bytes: %v", err)
+	}
+}
+
+func TestRegisters(t *testing.T) {
+	d, _ := newDevice(t)
+	value, locked, err := d.PCR(8)
+	if err != nil || !locked || value != attestkit.PCR(8) {
+		t.Fatalf("PCR8: %v %v %v", value, locked, err)
+	}
+	got, err := d.Extend(16, []byte("trust"))
+	if want := nitro.Extend(nitro.PCR{}, []byte("trust")); err != nil || got != want {
+		t.Fatalf("extend: %v %v", got, err)
+	}
+	if _, locked, _ := d.PCR(16); locked {
+		t.Error("PCR16 is locked before it was")
+	}
+	if err := d.Lock(16); err != nil {
+		t.Fatal(err)
+	}
+	if _, locked, _ := d.PCR(16); !locked {
+		t.Error("PCR16 is not locked")
+	}
+	if _, err := d.Extend(16, []byte("more")); !errors.Is(err, nsm.ErrReadOnlyIndex) {
+		t.Errorf("extending a locked register: %v", err)
+	}
+	if err := d.LockRange(32); err != nil {
+		t.Fatal(err)
+	}
+	desc, err := d.Describe()
+	if err != nil || len(desc.LockedPCRs) != 32 || desc.MaxPCRs != 32 || desc.Digest != "SHA384" || desc.Version != [3]uint16{1, 0, 0} {
+		t.Errorf("description: %+v %v", desc, err)
+	}
+	if s, _ := d.Attest(nsm.Request{}); len(s) == 0 {
+		t.Error("no document")
+	}
+}
+
+func TestIndexesOutOfRange(t *testing.T) {
+	d, m := newDevice(t)
+	m.Answer = func([]byte) ([]byte, error, bool) { t.Error("asked the module"); return nil, nil, true }
+	for _, i := range []int{-1, 32, 1 << 16} {
+		if _, _, err := d.PCR(i); !errors.Is(err, nsm.ErrInvalidIndex) {
+			t.Errorf("PCR(%d): %v", i, err)
+		}
+		if _, err := d.Extend(i, nil); !errors.Is(err, nsm.ErrInvalidIndex) {
+			t.Errorf("Extend(%d): %v", i, err)
+		}
+		if err := d.Lock(i); !errors.Is(err, nsm.ErrInvalidIndex) {
+			t.Errorf("Lock(%d): %v", i, err)
+		}
+	}
+	for _, n := range []int{-1, 0, 33} {
+		if err := d.LockRange(n); !errors.Is(err, nsm.ErrInvalidIndex) {
+			t.Errorf("LockRange(%d): %v", n, err)
+		}
+	}
+	if _, err := d.Extend(20, make([]byte, nsm.MaxRequest)); !errors.Is(err, nsm.ErrTooLarge) {
+		t.Errorf("a request of more than the driver takes: %v", err)
+	}
+}
+
+func TestRandomAndTime(t *testing.T) {
+	d, _ := newDevice(t)
+	for _, n := range []int{0, 1, 256, 257, 1000} {
+		b, err := d.Random(n)
+		if err != nil || len(b) != n {
+			t.Errorf("Random(%d): %d bytes, %v", n, len(b), err)
+		}
+	}
+	at, err := d.Time()
+	if err != nil || !at.Equal(noon()) {
+		t.Errorf("time %v, %v", at, err)
+	}
+}
+
+func TestWireForm(t *testing.T) {
+	d, m := newDevice(t)
+	var got []byte
+	m.Answer = func(req []byte) ([]byte, error, bool) { got = req; return nil, nil, false }
+	for _, tc := range []struct {
+		name string
+		call func()
+		want any
+	}{
+		{"attestation", func() { _, _ = d.Attest(nsm.Request{Nonce: []byte("n")}) },
+			map[any]any{"Attestation": map[any]any{"nonce": []byte("n"), "user_data": nil, "public_key": nil}}},
+		{"describe PCR", func() { _, _, _ = d.PCR(3) }, map[any]any{"DescribePCR": map[any]any{"index": uint64(3)}}},
+		{"extend", func() { _, _ = d.Extend(16, []byte("d")) }, map[any]any{"ExtendPCR": map[any]any{"index": uint64(16), "data": []byte("d")}}},
+		{"lock", func() { _ = d.Lock(17) }, map[any]any{"LockPCR": map[any]any{"index": uint64(17)}}},
+		{"lock range", func() { _ = d.LockRange(32) }, map[any]any{"LockPCRs": map[any]any{"range": uint64(32)}}},
+		{"describe", func() { _, _ = d.Describe() }, "DescribeNSM"},
+		{"random", func() { _, _ = d.Random(1) }, "GetRandom"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tc.call()
+			var v any
+			if err := cbor.Unmarshal(got, &v); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, v); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCodes(t *testing.T) {
+	d, m := newDevice(t)
+	for _, code := range []nsm.Code{nsm.ErrInvalidArgument, nsm.ErrInvalidIndex, nsm.ErrInvalidResponse, nsm.ErrReadOnlyIndex,
+		nsm.ErrInvalidOperation, nsm.ErrBufferTooSmall, nsm.ErrInputTooLarge, nsm.ErrInternal} {
+		t.Run(string(code), func(t *testing.T) {
+			m.Answer = func([]byte) ([]byte, error, bool) {
+				b, err := cbor.Marshal(map[string]string{"Error": string(code)})
+				return b, err, true
+			}
+			_, errAttest := d.Attest(nsm.Request{})
+			_, _, errPCR := d.PCR(0)
+			_, errExtend := d.Extend(16, nil)
+			_, errDescribe := d.Describe()
+			_, errRandom := d.Random(1)
+			_, errTime := d.Time()
+			for _, err := range []error{errAttest, errPCR, errExtend, errDescribe, errRandom, errTime, d.Lock(16), d.LockRange(32)} {
+				if !errors.Is(err, code) {
+					t.Errorf("got %v", err)
+				}
+			}
+		})
+	}
+}
+
+// mustCBOR encodes v; raw strings of hex stand for themselves in TestMalformedAnswers.
+func mustCBOR(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := cbor.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestMalformedAnswers(t *testing.T) {
+	d, m := newDevice(t)
+	pcr := map[string]any{"lock": true, "data": make([]byte, 48)}
+	for _, tc := range []struct {
+		name   string
+		answer []byte
+	}{
+		{"empty", nil},
+		{"garbage", []byte("\xff\xff\xff")},
+		{"null", []byte{0xf6}},
+		{"another answer", mustCBOR(t, map[string]any{"ExtendPCR": pcr})},
+		{"name alone", mustCBOR(t, "DescribePCR")},
+		{"two answers", mustCBOR(t, map[string]any{"DescribePCR": pcr, "Error": "InvalidIndex"})},
+		{"fields are null", mustCBOR(t, map[string]any{"DescribePCR": nil})},
+		{"fields are an array", mustCBOR(t, map[string]any{"DescribePCR": []any{true, make([]byte, 48)}})},
+		{"trailing bytes", append(mustCBOR(t, map[string]any{"DescribePCR": pcr}), 0)},
+		{"tag", append([]byte{0xd2}, mustCBOR(t, map[string]any{"DescribePCR": pcr})...)},
+		{"short register", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": true, "data": make([]byte, 32)}})},
+		{"no register", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": true}})},
+		{"no lock", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"data": make([]byte, 48)}})},
+		{"lock is a number", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": 1, "data": make([]byte, 48)}})},
+		{"field in capitals", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"Lock": true, "DATA": make([]byte, 48)}})},
+		{"duplicate field", []byte("\xa1\x6bDescribePCR\xa2\x64lock\xf5\x64lock\xf4")},
+		{"unknown code", mustCBOR(t, map[string]any{"Error": "Teapot"})},
+		{"code is a number", mustCBOR(t, map[string]any{"Error": 7})},
+		{"too large", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": true, "data": make([]byte, 48), "x": strings.Repeat("x", nsm.MaxAnswer)}})},
+		{"nesting", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": true, "data": make([]byte, 48), "x": []any{[]any{[]any{[]any{[]any{[]any{}}}}}}}})},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m.Answer = func([]byte) ([]byte, error, bool) { return tc.answer, nil, true }
+			if v, _, err := d.PCR(0); !errors.Is(err, nsm.ErrAnswer) || !v.IsZero() {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestMalformedOtherAnswers(t *testing.T) {
+	d, m := newDevice(t)
+	answer := func(v any) {
+		b := mustCBOR(t, v)
+		m.Answer = func([]byte) ([]byte, error, bool) { return b, nil, true }
+	}
+	answer(map[string]any{"Attestation": map[string]any{"document": []byte{}}})
+	if _, err := d.Attest(nsm.Request{}); !errors.Is(err, nsm.ErrAnswer) {
+		t.Errorf("empty document: %v", err)
+	}
+	answer(map[string]any{"Attestation": map[string]any{"document": []byte("no document")}})
+	if _, err := d.Time(); !errors.Is(err, nsm.ErrAnswer) {
+		t.Errorf("document that is none: %v", err)
+	}
+	answer(map[string]any{"GetRandom": map[string]any{"random": []byte{}}})
+	if _, err := d.Random(1); !errors.Is(err, nsm.ErrAnswer) {
+		t.Errorf("no entropy: %v", err)
+	}
+	answer(map[string]any{"LockPCR": map[string]any{}})
+	if err := d.Lock(16); !errors.Is(err, nsm.ErrAnswer) {
+		t.Errorf("lock with fields: %v", err)
+	}
+	answer("LockPCR")
+	if err := d.LockRange(32); !errors.Is(err, nsm.ErrAnswer) {
+		t.Errorf("answer to the other lock: %v", err)
+	}
+	for name, fields := range map[string]map[string]any{
+		"another digest":    {"max_pcrs": 32, "digest": "SHA256"},
+		"too many PCRs":     {"max_pcrs": 33, "digest": "SHA384"},
+		"no PCR":            {"max_pcrs": 0, "digest": "SHA384"},
+		"lock of no PCR":    {"max_pcrs": 16, "digest": "SHA384", "locked_pcrs": []int{16}},
+		"negative register": {"max_pcrs": 16, "digest": "SHA384", "locked_pcrs": []int{-1}},
+	} {
+		answer(map[string]any{"DescribeNSM": fields})
+		if _, err := d.Describe(); !errors.Is(err, nsm.ErrAnswer) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The module of today writes indefinite lengths, and a newer one may add fields.
+func TestAcceptedAnswers(t *testing.T) {
+	d, m := newDevice(t)
+	indefinite := []byte("\xbf\x6bDescribePCR\xbf\x64lock\xf5\x64data\x5f\x58\x30" + strings.Repeat("\x01", 48) + "\xff\x63new\x01\xff\xff")
+	m.Answer = func([]byte) ([]byte, error, bool) { return indefinite, nil, true }
+	value, locked, err := d.PCR(0)
+	if err != nil || !locked || value[0] != 1 || value[47] != 1 {
+		t.Errorf("%v %v %v", value, locked, err)
+	}
+}
+
+func TestTransportErrorPasses(t *testing.T) {
+	d, m := newDevice(t)
+	m.Answer = func([]byte) ([]byte, error, bool) { return nil, nsm.ErrTransport, true }
+	if _, err := d.Random(1); !errors.Is(err, nsm.ErrTransport) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoDeviceHere(t *testing.T) {
+	tr, err := nsm.OpenDevice()
+	if err == nil {
+		tr.Close()
+		t.Skip("this machine is an enclave")
+	}
+	if !errors.Is(err, nsm.ErrTransport) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	pcr := map[string]any{"lock": true, "data": make([]byte, 48)}
+	for _, v := range []any{"LockPCR", map[string]any{"DescribePCR": pcr}, map[string]any{"Error": "InvalidIndex"},
+		map[string]any{"GetRandom": map[string]any{"random": make([]byte, 256)}}, map[string]any{"Attestation": map[string]any{"document": []byte("d")}},
+		map[string]any{"DescribeNSM": map[string]any{"max_pcrs": 32, "digest": "SHA384", "locked_pcrs": []int{1}}}} {
+		b, err := cbor.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	m := testkit.New("fuzz", noon)
+	d := nsm.New(m)
+	f.Fuzz(func(t *testing.T, answer []byte) {
+		m.Answer = func([]byte) ([]byte, error, bool) { return answer, nil, true }
+		if v, locked, err := d.PCR(1); err != nil && (locked || !v.IsZero()) {
+			t.Error("values beside an error")
+		}
+		if b, err := d.Random(7); err == nil && len(b) != 7 {
+			t.Error("wrong length")
+		}
+		if doc, err := d.Attest(nsm.Request{}); err != nil && doc != nil {
+			t.Error("document beside an error")
+		}
+		_, _ = d.Describe()
+		_, _ = d.Time()
+		_ = d.Lock(1)
+	})
+}
