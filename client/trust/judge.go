@@ -1,0 +1,145 @@
+package trust
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cape-functions/cape/core/attest"
+	"github.com/cape-functions/cape/core/attest/chain"
+	"github.com/cape-functions/cape/core/attest/nitro"
+)
+
+// ErrTrust is matched by every refusal of this package that is not a defect of the
+// document itself: an unknown server, a changed one, changed code.
+var ErrTrust = errors.New("not trusted")
+
+// Contact is one attestation document that a server sent.
+type Contact struct {
+	// Origin is the server as the user named it, in the form of [Origin]: never the
+	// target of a redirect.
+	Origin string
+	// Document is the COSE_Sign1 as received.
+	Document []byte
+	// Nonce is what the client sent. It may be empty only if Archived.
+	Nonce []byte
+	// Archived marks a document that the server had stored: it answers no nonce and is
+	// checked at its own time.
+	Archived bool
+	// At is the time of the check.
+	At time.Time
+	// Verifier remembers certificate chains.
+	Verifier *chain.Verifier
+	// Claims reads what the protocol put into the verified document.
+	Claims func(nitro.Document) (Claims, error)
+}
+
+// Claims are the parts of a document's user data that can be pinned.
+type Claims struct {
+	// KeyPolicy is the SHA-256 of the KMS key policy, 32 bytes; nil when this kind of
+	// document does not carry it.
+	KeyPolicy []byte
+}
+
+// Code says what a function name or id meant on this connection.
+type Code struct {
+	// Origin is the server as the user named it.
+	Origin string
+	// ID is the function id, if it is known.
+	ID string
+	// Name is "user/name", if it is known.
+	Name string
+	// Checksum is the attested SHA-256 of the function's zip.
+	Checksum [32]byte
+	// Deployed marks code that this client deployed itself just now: a new meaning of
+	// the name is then no surprise.
+	Deployed bool
+}
+
+// Judge decides. Implementations are safe for concurrent use.
+type Judge interface {
+	// Enclave verifies a document and returns the evidence, or an error: one of
+	// package attest's for a bad document, or one that matches ErrTrust.
+	Enclave(context.Context, Contact) (*attest.Evidence, error)
+	// Function is asked before an input is sent to the code.
+	Function(context.Context, Code) error
+}
+
+// Difference is one value that is not what it was, or not what was asked for.
+type Difference struct {
+	// What names the value: "root", "PCR0", "key policy", "function ID".
+	What string
+	// Old are the accepted values and New the one that was found, lower hex. New is
+	// "absent" when the document lacks it.
+	Old []string
+	New string
+	// Stated tells that Old was asked for in this very call, not remembered.
+	Stated bool
+}
+
+// Change is the refusal of a server or function that is not what was accepted before.
+// It matches ErrTrust and what Cause matches.
+type Change struct {
+	Origin      string
+	Differences []Difference
+	// Cause is the attestation error that told of the change, if there was one.
+	Cause error
+}
+
+// Error lists every difference, old and new.
+func (c *Change) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s is not what was trusted", c.Origin)
+	for _, d := range c.Differences {
+		was := "trusted until now"
+		if d.Stated {
+			was = "asked for"
+		}
+		fmt.Fprintf(&b, "\n  %s\n    %s: %s\n    found: %s", d.What, was, strings.Join(d.Old, " or "), d.New)
+	}
+	return b.String()
+}
+
+// Unwrap makes errors.Is see ErrTrust and the cause.
+func (c *Change) Unwrap() []error {
+	if c.Cause == nil {
+		return []error{ErrTrust}
+	}
+	return []error{ErrTrust, c.Cause}
+}
+
+// Unknown is the refusal of a server that nobody vouched for yet.
+type Unknown struct {
+	Introduction
+	// Declined tells that somebody was asked and said no.
+	Declined bool
+}
+
+// Error says which server.
+func (u *Unknown) Error() string {
+	if u.Declined {
+		return fmt.Sprintf("%s was not accepted", u.Origin)
+	}
+	return fmt.Sprintf("%s is not known yet, and nobody could be asked whether to trust it", u.Origin)
+}
+
+// Unwrap makes errors.Is see ErrTrust.
+func (u *Unknown) Unwrap() error { return ErrTrust }
+
+// UnknownRoot is the refusal of a root that is neither AWS's nor named by the user.
+type UnknownRoot struct {
+	Origin string
+	// Root is the SHA-256 of the root that the server's document claims, lower hex.
+	Root  string
+	Cause error
+}
+
+// Error says which root.
+func (u *UnknownRoot) Error() string {
+	return fmt.Sprintf("%s shows enclaves under the root %s, which is not AWS's and was not named", u.Origin, u.Root)
+}
+
+// Unwrap makes errors.Is see ErrTrust and the cause.
+func (u *UnknownRoot) Unwrap() []error { return []error{ErrTrust, u.Cause} }
