@@ -1,0 +1,64 @@
+# What a newcomer needs: demo build check test bench image vectors.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+GO       ?= go
+PYTHON   ?= python3
+export GOFLAGS := -buildvcs=false -trimpath
+export CGO_ENABLED := 0
+
+REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS  := -X main.revision=$(REVISION)
+STATICCHECK := $(GO) tool -modfile=tools/tools.mod staticcheck
+
+.PHONY: demo build check test test-fast test-race bench vectors fuzz clean
+
+## build: the five binaries, in bin/
+build:
+	@mkdir -p bin
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./client/cmd/cape ./host/cmd/caped ./host/cmd/vsock-proxy
+	$(GO) build -ldflags '-s -w' -o bin/ ./enclave/cmd/cape-runtime ./enclave/cmd/cape-runtime-dev
+
+## demo: a platform of its own, a deploy, a run, an encrypted input; prints what was verified
+demo: build
+	@bash test/demo.sh
+
+## test: everything, with what the tests need installed first
+test: build
+	@bash tools/setup.sh
+	CAPE_TEST_FULL=1 $(GO) test -count=1 -timeout 25m ./...
+
+## test-fast: the inner loop
+test-fast:
+	$(GO) test -short ./...
+
+## test-race: the concurrent parts under the race detector (needs a C compiler)
+test-race:
+	CGO_ENABLED=1 $(GO) test -short -race -count=1 ./core/... ./client/... ./host/... ./enclave/...
+
+## check: format, vet, staticcheck, architecture, generated files
+check:
+	@test -z "$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go'))" || { echo "gofmt would change:"; gofmt -l $$(git ls-files -co --exclude-standard '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	$(GO) test -count=1 ./test/archtest
+	$(GO) run ./tools/vectorgen -check
+	$(GO) run ./tools/tcbdeps -check
+	$(GO) mod verify >/dev/null
+	$(GO) mod tidy -diff
+
+## fuzz: each fuzz target for a few seconds
+fuzz:
+	@bash tools/fuzz.sh $(FUZZTIME)
+
+## bench: side by side with the peers, as a table and as JSON
+bench: build
+	@bash test/bench/run.sh
+
+## vectors: writes spec/vectors anew
+vectors:
+	$(GO) run ./tools/vectorgen
+
+clean:
+	rm -rf bin build
