@@ -1,0 +1,42 @@
+package localkms
+
+// table lists every operation. What is not here gets UnknownOperationException.
+func (s *Server) table() map[string]operation {
+	return map[string]operation{
+		"CancelKeyDeletion":                   op(cancelKeyDeletion),
+		"CreateAlias":                         op(createAlias),
+		"CreateGrant":                         op(createGrant),
+		"CreateKey":                           op(createKey),
+		"Decrypt":                             op(decrypt),
+		"DeleteAlias":                         op(deleteAlias),
+		"DeleteImportedKeyMaterial":           op(deleteImportedKeyMaterial),
+		"DescribeKey":                         op(describeKey),
+		"DisableKey":                          op(enable(stateDisabled)),
+		"EnableKey":                           op(enable(stateEnabled)),
+		"Encrypt":                             op(encrypt),
+		"GenerateDataKey":                     op(generateDataKey(true)),
+		"GenerateDataKeyPair":                 op(generateDataKeyPair(true)),
+		"GenerateDataKeyPairWithoutPlaintext": op(generateDataKeyPair(false)),
+		"GenerateDataKeyWithoutPlaintext":     op(generateDataKey(false)),
+		"GenerateRandom":                      op(generateRandom),
+		"GetKeyPolicy":                        op(getKeyPolicy),
+		"GetParametersForImport":              op(getParametersForImport),
+		"GetPublicKey":                        op(getPublicKey),
+		"ImportKeyMaterial":                   op(importKeyMaterial),
+		"ListAliases":                         op(listAliases),
+		"ListGrants":                          op(listGrants),
+		"ListKeyPolicies":                     op(listKeyPolicies),
+		"ListKeys":                            op(listKeys),
+		"ListResourceTags":                    op(listResourceTags),
+		"PutKeyPolicy":                        op(putKeyPolicy),
+		"ReEncrypt":                           op(reEncrypt),
+		"ReplicateKey":                        op(replicateKey),
+		"RetireGrant":                         op(retireGrant),
+		"RevokeGrant":                         op(revokeGrant),
+		"ScheduleKeyDeletion":                 op(scheduleKeyDeletion),
+		"TagResource":                         op(tagResource),
+		"UntagResource":                       op(untagResource),
+		"UpdateAlias":                         op(updateAlias),
+		"UpdateKeyDescription":                op(updateKeyDescription),
+	}
+}
