@@ -19,23 +19,23 @@ var ErrEncode = errors.New("a secret is not encoded: call Reveal where the bytes
 // wiping one wipes all. The zero value is empty. The type does not compile in
 // a comparison with ==; use Equal.
 type Bytes struct {
-	_ [0]func()
-	// Two pointers away from any printer: fmt falls back to reflection for
-	// unexported fields and for %p, and then shows an address, not the bytes.
-	p *[]byte
+	// A function, because nothing that prints by reflection looks into one:
+	// fmt does so for unexported fields, %p, and verbs it does not know.
+	// It also makes == a compile error.
+	get func() *[]byte
 }
 
 // New wraps b and takes it over: the caller must not use b afterwards. No copy
 // is made, so that Wipe reaches the only one.
-func New(b []byte) Bytes { return Bytes{p: &b} }
+func New(b []byte) Bytes { return Bytes{get: func() *[]byte { return &b }} }
 
 // Reveal returns the bytes themselves, not a copy. The slice is zeroed by
 // Wipe.
 func (b Bytes) Reveal() []byte {
-	if b.p == nil {
+	if b.get == nil {
 		return nil
 	}
-	return *b.p
+	return *b.get()
 }
 
 // Len is the number of bytes.
@@ -51,13 +51,14 @@ func (b Bytes) Equal(other Bytes) bool {
 // them. Every copy of b is empty afterwards. Copies that Go's runtime or other
 // code made are out of its reach.
 func (b Bytes) Wipe() {
-	if b.p == nil {
+	if b.get == nil {
 		return
 	}
-	whole := (*b.p)[:cap(*b.p)]
+	p := b.get()
+	whole := (*p)[:cap(*p)]
 	clear(whole)
 	runtime.KeepAlive(whole)
-	*b.p = nil
+	*p = nil
 }
 
 // String returns Redacted.
