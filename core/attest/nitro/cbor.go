@@ -41,7 +41,6 @@ func newDecoder() cbor.DecMode {
 		MaxMapPairs:      maxElements,
 		IndefLength:      cbor.IndefLengthAllowed,
 		UTF8:             cbor.UTF8RejectInvalid,
-		BignumTag:        cbor.BignumTagForbidden,
 	}.DecMode()
 	if err != nil {
 		panic(err) // the options above are constants: a test of any kind would see it

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cape-functions/cape/core/attest/chain"
@@ -41,7 +42,7 @@ type Policy struct {
 	// Roots are the acceptable root certificates, DER.
 	Roots [][]byte
 	// PCRs are the expected measurements: for each index, one of the values. PCR0 or PCR8
-	// must be among them.
+	// must be among them, and a PCR8 that stands alone must not be zero.
 	PCRs map[int][]nitro.PCR
 	// PCRsNotChecked accepts any measurement, for tools that only show a document.
 	PCRsNotChecked bool
@@ -109,8 +110,10 @@ func (p Policy) validatePCRs() error {
 			return fmt.Errorf("%w: no value for PCR%d", ErrEmptyPolicy, i)
 		}
 	}
-	// The other registers alone, the kernel's for example, would let any code pass.
-	if len(p.PCRs[0]) == 0 && len(p.PCRs[pcrPublisher]) == 0 {
+	// The other registers alone, the kernel's for example, would let any code pass, and so
+	// would a publisher of zero: it stands in every unsigned image.
+	publisher := p.PCRs[pcrPublisher]
+	if len(p.PCRs[0]) == 0 && (len(publisher) == 0 || slices.ContainsFunc(publisher, nitro.PCR.IsZero)) {
 		return fmt.Errorf("%w: neither PCR0 (the image) nor PCR8 (its publisher)", ErrEmptyPolicy)
 	}
 	return nil
