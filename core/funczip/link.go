@@ -47,7 +47,7 @@ func resolve(fsys fs.FS, name string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%w: %q: %w", ErrLink, name, err)
 		}
-		rest = append(target, rest...)
+		rest, mode = append(target, rest...), fs.ModeDir
 	}
 	switch {
 	case mode.IsDir():
