@@ -1,0 +1,2 @@
+def cape_handler(data):
+    return data
