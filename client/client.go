@@ -1,0 +1,181 @@
+package client
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cape-functions/cape/client/internal/link"
+	v1 "github.com/cape-functions/cape/client/internal/v1"
+	"github.com/cape-functions/cape/client/trust"
+	"github.com/cape-functions/cape/core/attest"
+	"github.com/cape-functions/cape/core/attest/chain"
+	"github.com/cape-functions/cape/core/attest/nitro"
+	"github.com/cape-functions/cape/core/wire"
+)
+
+// TokenSource returns the caller's token: an access token or personal access token.
+type TokenSource func(context.Context) (string, error)
+
+// StaticToken is the TokenSource of a token that is known.
+func StaticToken(token string) TokenSource {
+	return func(context.Context) (string, error) {
+		if token == "" {
+			return "", errors.New("it is empty")
+		}
+		return strings.TrimSpace(token), nil
+	}
+}
+
+// Options set up a Client.
+type Options struct {
+	// BaseURL is the server as the user names it: https://host, perhaps with a path.
+	BaseURL string
+	// Trust decides which enclaves are believed; nil refuses every one.
+	Trust trust.Judge
+	// Token is the caller's; nil: routes that need one fail with ErrToken.
+	Token TokenSource
+	// TLSRoots are the roots for the server's TLS certificate; nil: the system's.
+	TLSRoots *x509.CertPool
+	// InsecureTLS leaves the server's TLS certificate unchecked: whoever is on the way
+	// reads tokens and results.
+	InsecureTLS bool
+	// RedirectHosts are hosts, beside the server's own and those below it, that a
+	// redirect may lead to, and so get the token.
+	RedirectHosts []string
+	// UserAgent is sent to the server; empty: "cape-go".
+	UserAgent string
+	// MaxOutput bounds a result in bytes; zero: 1 GiB.
+	MaxOutput int64
+	// Verifier remembers certificate chains; nil: a new one.
+	Verifier *chain.Verifier
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+}
+
+// Client talks to one server. It is safe for concurrent use.
+type Client struct {
+	link     *link.Link
+	close    func()
+	origin   string
+	judge    trust.Judge
+	verifier *chain.Verifier
+	now      func() time.Time
+	output   int64
+}
+
+// New returns a client; it connects to nothing yet. Errors match ErrOptions.
+func New(o Options) (*Client, error) {
+	origin, err := trust.Origin(o.BaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("%w: server address: %w", ErrOptions, err)
+	}
+	base, err := url.Parse(o.BaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("%w: server address: %w", ErrOptions, err)
+	}
+	if base.RawQuery != "" || base.Fragment != "" {
+		return nil, fmt.Errorf("%w: server address: it must not hold a query or fragment", ErrOptions)
+	}
+	base.Scheme = strings.ToLower(base.Scheme)
+	base.Path = strings.TrimRight(base.Path, "/")
+	if o.Trust == nil {
+		o.Trust = trust.Nobody{}
+	}
+	if o.Verifier == nil {
+		o.Verifier = chain.New()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "cape-go"
+	}
+	if o.MaxOutput <= 0 || o.MaxOutput > wire.MaxOutput {
+		o.MaxOutput = wire.MaxOutput
+	}
+	transport := link.NewTransport(o.TLSRoots, o.InsecureTLS)
+	return &Client{
+		link: &link.Link{Base: base, Transport: transport, Token: o.Token,
+			RedirectHosts: o.RedirectHosts, UserAgent: o.UserAgent},
+		close: transport.CloseIdleConnections, origin: origin, judge: o.Trust, verifier: o.Verifier,
+		now: o.Now, output: o.MaxOutput,
+	}, nil
+}
+
+// Origin returns the server as the trust file knows it.
+func (c *Client) Origin() string { return c.origin }
+
+// Close gives up idle connections. Sessions are closed on their own.
+func (c *Client) Close() { c.close() }
+
+// slow is how long a judge may think before the server is likely to have given up the
+// connection: somebody was asked.
+const slow = 20 * time.Second
+
+// open starts a v1 session on the path and verifies its document. A judge that took
+// long, because it asked somebody, gets a fresh connection and document.
+func (c *Client) open(ctx context.Context, route v1.Route, path ...string) (*v1.Session, error) {
+	for again := false; ; again = true {
+		ws, err := c.link.Dial(ctx, wire.SubprotocolRuntime, path...)
+		if err != nil {
+			return nil, err
+		}
+		var took time.Duration
+		s, err := v1.Open(ctx, ws, route, func(ctx context.Context, document, nonce []byte) (*attest.Evidence, error) {
+			begin := time.Now()
+			ev, err := c.judge.Enclave(ctx, c.contact(route, document, nonce))
+			took = time.Since(begin)
+			return ev, err
+		})
+		if err != nil {
+			return nil, attestation(err)
+		}
+		if took < slow || again {
+			return s, nil
+		}
+		s.Close()
+	}
+}
+
+func (c *Client) contact(route v1.Route, document, nonce []byte) trust.Contact {
+	return trust.Contact{
+		Origin: c.origin, Document: document, Nonce: nonce, At: c.now(), Verifier: c.verifier,
+		Claims: func(doc nitro.Document) (trust.Claims, error) {
+			claims, err := v1.ParseClaims(route, doc)
+			return trust.Claims{KeyPolicy: claims.KeyPolicy}, err
+		},
+	}
+}
+
+// List returns at most limit of the caller's functions, newest first, after leaving
+// out offset of them.
+func (c *Client) List(ctx context.Context, limit, offset int) ([]wire.Function, error) {
+	query := url.Values{"limit": {fmt.Sprint(limit)}, "offset": {fmt.Sprint(offset)}}
+	var out []wire.Function
+	err := c.link.JSON(ctx, link.Request{Method: http.MethodGet, Segments: []string{"v1", "functions"}, Query: query, Limit: 64 << 20}, &out)
+	return out, err
+}
+
+// Delete deletes one of the caller's functions.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	f := Function{Name: id}
+	path, err := f.split()
+	if err != nil || len(path) != 1 {
+		return fmt.Errorf("%w: %.100q: deleting takes an id", ErrFunction, id)
+	}
+	return c.link.JSON(ctx, link.Request{Method: http.MethodDelete, Segments: []string{"v1", "functions", id}, Limit: 1 << 20}, nil)
+}
+
+// Releases returns what the server says it runs. Nothing vouches for it: it is for
+// comparing with what was measured, and for tools that prepare functions.
+func (c *Client) Releases(ctx context.Context) ([]wire.Release, error) {
+	var out []wire.Release
+	err := c.link.JSON(ctx, link.Request{Method: http.MethodGet, Segments: []string{"v1", "releases"}, NoToken: true, Limit: 1 << 20}, &out)
+	return out, err
+}

@@ -1,0 +1,56 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cape-functions/cape/client/internal/link"
+	v1 "github.com/cape-functions/cape/client/internal/v1"
+	"github.com/cape-functions/cape/client/trust"
+)
+
+// What callers test for, with errors.Is.
+var (
+	// ErrAttestation: the enclave's document was refused. The error also matches one of
+	// the classes of package attest.
+	ErrAttestation = errors.New("attestation refused")
+	// ErrTrust: the document is sound, but the server, its enclave or the function is
+	// not one that is trusted. See trust.Change, trust.Unknown and trust.UnknownRoot.
+	ErrTrust = trust.ErrTrust
+	// ErrChecksum: the function is not the pinned one, or a result is not what the
+	// attested enclave computed from what was sent.
+	ErrChecksum = v1.ErrChecksum
+	// ErrUnreachable: no connection to the server, or none that TLS accepts.
+	ErrUnreachable = link.ErrUnreachable
+	// ErrRedirect: the server sent the client somewhere it does not go.
+	ErrRedirect = link.ErrRedirect
+	// ErrProtocol: the server does not speak the protocol.
+	ErrProtocol = link.ErrProtocol
+	// ErrToken: there is no token, or none that can be sent.
+	ErrToken = link.ErrToken
+	// ErrClosed: the connection ended before the answer came, or is not open any more:
+	// servers close sessions that were idle for 60 seconds.
+	ErrClosed = v1.ErrClosed
+	// ErrStalled: the server has stopped answering.
+	ErrStalled = v1.ErrStalled
+	// ErrTooLarge: an input, function or result is over its limit.
+	ErrTooLarge = v1.ErrTooLarge
+	// ErrFunction: the text does not name a function.
+	ErrFunction = errors.New("not a function id (22 characters) or user/name")
+	// ErrPackage: the folder or zip cannot be deployed.
+	ErrPackage = errors.New("not a function that can be deployed")
+	// ErrOptions: the client cannot be used as it was set up.
+	ErrOptions = errors.New("unusable options")
+)
+
+// RemoteError is an error that the server reported, found with errors.As. Its Code is
+// one of package wire's; its texts are untrusted.
+type RemoteError = link.RemoteError
+
+// attestation marks refusals of package attest as ErrAttestation.
+func attestation(err error) error {
+	if err != nil && trust.IsAttestation(err) && !errors.Is(err, ErrTrust) {
+		return fmt.Errorf("%w: %w", ErrAttestation, err)
+	}
+	return err
+}

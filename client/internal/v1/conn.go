@@ -1,0 +1,181 @@
+package v1
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/cape-functions/cape/client/internal/link"
+	"github.com/cape-functions/cape/core/wire"
+)
+
+// Sentinels.
+var (
+	// ErrClosed: the connection ended before the answer came.
+	ErrClosed = errors.New("connection to the enclave was closed")
+	// ErrStalled: nothing moved for too long.
+	ErrStalled = errors.New("server has stopped answering")
+	// ErrTooLarge: an input or an answer is over its limit.
+	ErrTooLarge = errors.New("too large")
+)
+
+const (
+	// piece is how much is written at a time; progress and patience go by it.
+	piece = 256 << 10
+	// movePatience bounds the time in which one piece must move.
+	movePatience = 60 * time.Second
+	// sendPatience bounds a whole message; pieces are watched on their own.
+	sendPatience = 24 * time.Hour
+	// resultPatience bounds the wait for a result: loading, start and call.
+	resultPatience = wire.HandlerStart + wire.HandlerCall + 3*time.Minute
+	// refusalPatience bounds the wait for the reason why a message was not taken.
+	refusalPatience = 2 * time.Second
+	// closePatience bounds the wait for the other side's close frame.
+	closePatience = time.Second
+)
+
+// conn adds to a WebSocket what this client needs of it: deadlines by progress, errors
+// by class, and answers that come while something is still being written.
+type conn struct {
+	ws *websocket.Conn
+}
+
+// watch returns a context that ends with ErrStalled when the patience is over; touch
+// begins it anew.
+func watch(ctx context.Context, patience time.Duration) (_ context.Context, touch func(time.Duration), stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(patience, func() { cancel(ErrStalled) })
+	return ctx, func(d time.Duration) { timer.Reset(d) }, func() { timer.Stop(); cancel(nil) }
+}
+
+// send writes one message, in pieces.
+func (c conn) send(ctx context.Context, kind websocket.MessageType, data []byte, progress func(done, total int64)) error {
+	ctx, touch, stop := watch(ctx, movePatience)
+	defer stop()
+	if len(data) <= piece && progress == nil {
+		return classify(ctx, c.ws.Write(ctx, kind, data))
+	}
+	w, err := c.ws.Writer(ctx, kind)
+	if err != nil {
+		return classify(ctx, err)
+	}
+	total := int64(len(data))
+	for done := int64(0); done < total; {
+		n, err := w.Write(data[done:min(done+piece, total)])
+		if err != nil {
+			return classify(ctx, err)
+		}
+		touch(movePatience)
+		done += int64(n)
+		if progress != nil {
+			progress(done, total)
+		}
+	}
+	return classify(ctx, w.Close())
+}
+
+// receive reads one text message of at most limit bytes.
+func (c conn) receive(ctx context.Context, limit int64, touch func(time.Duration)) ([]byte, error) {
+	c.ws.SetReadLimit(-1) // bounded below, where the error can say so
+	kind, r, err := c.ws.Reader(ctx)
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	if kind != websocket.MessageText {
+		return nil, fmt.Errorf("%w: it sent a binary frame where text is due", link.ErrProtocol)
+	}
+	var buf bytes.Buffer
+	for {
+		touch(movePatience)
+		_, err := io.CopyN(&buf, r, piece)
+		switch {
+		case int64(buf.Len()) > limit:
+			return nil, fmt.Errorf("%w: the server's answer has more than %d bytes", ErrTooLarge, limit)
+		case errors.Is(err, io.EOF):
+			return buf.Bytes(), nil
+		case err != nil:
+			return nil, classify(ctx, err)
+		}
+	}
+}
+
+// message receives one wrapped message into v.
+func (c conn) message(ctx context.Context, limit int64, touch func(time.Duration), v any) error {
+	frame, err := c.receive(ctx, limit, touch)
+	if err != nil {
+		return err
+	}
+	err = wire.DecodeV1(frame, v)
+	var remote *wire.RemoteError
+	switch {
+	case errors.As(err, &remote):
+		return &link.RemoteError{Code: remote.Code, Text: remote.Text}
+	case err != nil:
+		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
+	}
+	return nil
+}
+
+// exchange writes by send and reads the answer into v. The answer is awaited from the
+// beginning: a server that refuses what is being sent says why, then closes, and the
+// broken write would hide it.
+func (c conn) exchange(ctx context.Context, send func(context.Context) error, limit int64, v any) error {
+	ctx, touch, stop := watch(ctx, sendPatience)
+	defer stop()
+	answer := make(chan error, 1)
+	go func() { answer <- c.message(ctx, limit, touch, v) }()
+	err := send(ctx)
+	if err == nil {
+		touch(resultPatience)
+		return <-answer
+	}
+	touch(refusalPatience)
+	if said := <-answer; isRemote(said) {
+		return said
+	}
+	return err
+}
+
+// classify names what ended a read or write.
+func classify(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var ce websocket.CloseError
+	if errors.As(err, &ce) {
+		switch {
+		case ce.Code == websocket.StatusNormalClosure:
+			return ErrClosed
+		case ce.Code == websocket.StatusMessageTooBig:
+			return fmt.Errorf("%w: the server refused the size of a message", ErrTooLarge)
+		}
+		return fmt.Errorf("%w: status %d, reason %q", ErrClosed, ce.Code, ce.Reason)
+	}
+	return fmt.Errorf("%w: %w", ErrClosed, err)
+}
+
+// close ends with status 1000 and does not wait long for the other side.
+func (c conn) close() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = c.ws.Close(websocket.StatusNormalClosure, "") // nothing is left to lose
+	}()
+	select {
+	case <-done:
+	case <-time.After(closePatience): // the library gives up by itself, some seconds later
+	}
+}
+
+func isRemote(err error) bool {
+	var remote *link.RemoteError
+	return errors.As(err, &remote)
+}
