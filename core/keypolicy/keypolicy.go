@@ -4,6 +4,15 @@ import (
 	"errors"
 
 	"github.com/cape-functions/cape/core/attest/nitro"
+	"github.com/cape-functions/cape/core/wire"
+)
+
+// Limits of a policy. MaxSize is KMS's own, in bytes; the counts fit into it.
+const (
+	MaxSize   = wire.MaxPolicy
+	MaxAdmins = 16
+	MaxPCR0   = 32
+	MaxPCR8   = 8
 )
 
 var (
@@ -13,27 +22,24 @@ var (
 	ErrPolicy = errors.New("key policy is not of the accepted form")
 )
 
-// Params is what may differ between two policies.
+// Params is what may differ between two policies. Lists are sets: their order says
+// nothing, and Parse returns them sorted.
 type Params struct {
-	// Partition is "aws", "aws-cn", "aws-us-gov".
+	// Partition is "aws", "aws-cn" or "aws-us-gov".
 	Partition string
 	// AccountID is the account of key and role, 12 digits.
 	AccountID string
 	// Role is the ARN of the only role that may use the key.
 	Role string
-	// Admins are the ARNs that may look at the key and schedule its deletion.
+	// Admins are the ARNs of roles, users or the account itself ("…:root") that may look
+	// at the key, disable it and schedule its deletion; they may be none.
 	Admins []string
 	// PCR0 are the images that may use the key; empty: PCR8 alone decides.
 	PCR0 []nitro.PCR
-	// PCR8 are the signing certificates of this epoch and the next; at least one.
+	// PCR8 are the signing certificates of this epoch and the next; at least one. Zero,
+	// the value of every unsigned image, is refused.
 	PCR8 []nitro.PCR
-	// PCR16 is the measured trust, wire.ExpectedPCR16.
+	// PCR16 is the measured trust, wire.ExpectedPCR16. Zero, the value of a runtime that
+	// measured nothing, is refused.
 	PCR16 nitro.PCR
 }
-
-// Render returns the policy for p, indented JSON. Errors match ErrParams.
-func Render(p Params) ([]byte, error) { return nil, ErrParams }
-
-// Parse returns the parameters of a policy that equals Render of them as parsed JSON,
-// and refuses every other. Errors match ErrPolicy.
-func Parse(policy []byte) (Params, error) { return Params{}, ErrPolicy }
