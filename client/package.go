@@ -73,7 +73,8 @@ func packFolder(ctx context.Context, dir, name, tempDir string) (_ *Package, err
 	if err != nil {
 		return nil, err
 	}
-	p := &Package{Name: name, file: f, temp: true}
+	// Without a name it cannot be left behind; Windows removes no open file.
+	p := &Package{Name: name, file: f, temp: os.Remove(f.Name()) != nil}
 	defer func() {
 		if err != nil {
 			_ = p.Close()
