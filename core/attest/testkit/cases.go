@@ -27,7 +27,7 @@ func Cases() []Case {
 	w := newWorkshop()
 	return slices.Concat(w.sound(), w.soundForms(), w.soundPolicies(), w.malformedCOSE(), w.malformedHeaders(),
 		w.malformedPayload(), w.malformedFields(), w.bombs(), w.roots(), w.chains(), w.leaves(),
-		w.times(), w.signatures(), w.measurements(), w.nonces(), w.fields(), w.policies())
+		w.times(), w.signatures(), w.measurements(), w.nonces(), w.fields(), w.policies(), w.order())
 }
 
 // workshop holds what the cases are made from.
