@@ -1,0 +1,170 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cape-functions/cape/host/internal/devserver"
+)
+
+// devFlags are the flags of `caped dev` and of `caped kms init`.
+type devFlags struct {
+	dataDir, listen, enclave, python, runtime, logFormat string
+	tls, verbose                                         bool
+}
+
+func (f *devFlags) register(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.dataDir, "data-dir", "", "where everything is kept (default $XDG_DATA_HOME/cape/dev)")
+	flags.StringVar(&f.enclave, "enclave", "process", "kind of enclave: process")
+	flags.StringVar(&f.python, "python", "python3", "interpreter for functions, 3.9 or newer")
+	flags.StringVar(&f.runtime, "runtime", "", "path of cape-runtime-dev (default: beside caped)")
+	flags.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every call")
+}
+
+func devCommand() *cobra.Command {
+	var f devFlags
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run the whole platform on this machine",
+		Long: `Runs control plane, identity provider, a local KMS and an enclave on this machine.
+The enclave is a process without a network; its attestation documents are signed by a
+development root that lies in the data directory. It protects against everybody but the
+operator of this machine, and clients say so at every connection.
+
+When it can serve it prints "cape is ready at URL". A user named dev is logged in: a cape
+in another terminal finds the platform by itself, or by the variables in DATA-DIR/env.`,
+		Example: "  caped dev\n  caped dev --data-dir /tmp/try --listen 127.0.0.1:0\n  . /tmp/try/env && cape list",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts, err := f.options(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			opts.Ready = func(url string) { fmt.Fprintln(cmd.OutOrStdout(), "cape is ready at", url) }
+			return devserver.Run(cmd.Context(), opts)
+		},
+	}
+	f.register(cmd)
+	cmd.Flags().StringVar(&f.listen, "listen", devserver.DefaultListen, "address to serve on; port 0 takes a free one")
+	cmd.Flags().BoolVar(&f.tls, "tls", false, "serve HTTPS with a local CA (DATA-DIR/ca.pem)")
+	return cmd
+}
+
+func kmsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "kms", Short: "The key that wraps all others"}
+	var f devFlags
+	initCmd := &cobra.Command{
+		Use:   "init",
+		Short: "Have an enclave make the platform's key, and print its ARN",
+		Long: `Boots an enclave without a key. It creates one in the local KMS under the final policy, which
+nobody can change afterwards, and returns a birth document. caped dev does this by itself
+at its first start. Running it again prints the key that is there.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts, err := f.options(cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			arn, err := devserver.InitKMS(cmd.Context(), opts)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), arn)
+			return err
+		},
+	}
+	f.register(initCmd)
+	cmd.AddCommand(initCmd)
+	return cmd
+}
+
+// options resolves flags into what the platform needs.
+func (f *devFlags) options(stderr io.Writer) (devserver.Options, error) {
+	var none devserver.Options
+	if f.enclave != "process" {
+		return none, fmt.Errorf("--enclave %s: this build knows \"process\" only", f.enclave)
+	}
+	dir, err := f.directory()
+	if err != nil {
+		return none, err
+	}
+	python, err := exec.LookPath(f.python)
+	if err != nil {
+		return none, fmt.Errorf("no interpreter %q: install Python 3.9 or newer, or name one with --python", f.python)
+	}
+	if python, err = filepath.Abs(python); err != nil {
+		return none, err
+	}
+	runtime := f.runtime
+	if runtime == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return none, err
+		}
+		runtime = filepath.Join(filepath.Dir(self), "cape-runtime-dev")
+	}
+	if runtime, err = filepath.Abs(runtime); err != nil {
+		return none, err
+	}
+	log, err := f.logger(stderr)
+	if err != nil {
+		return none, err
+	}
+	if err := f.checkListen(log); err != nil {
+		return none, err
+	}
+	return devserver.Options{DataDir: dir, Listen: f.listen, TLS: f.tls, Python: python, Runtime: runtime, Revision: revision, Log: log}, nil
+}
+
+func (f *devFlags) directory() (string, error) {
+	if f.dataDir != "" {
+		return filepath.Abs(f.dataDir)
+	}
+	base := os.Getenv("XDG_DATA_HOME")
+	if base == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", errors.New("neither XDG_DATA_HOME nor HOME is set: name a directory with --data-dir")
+		}
+		base = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(base, "cape", "dev"), nil
+}
+
+func (f *devFlags) logger(w io.Writer) (*slog.Logger, error) {
+	level := slog.LevelWarn
+	if f.verbose {
+		level = slog.LevelDebug
+	}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+	}
+	return nil, fmt.Errorf("--log-format %s: use text or json", f.logFormat)
+}
+
+func (f *devFlags) checkListen(log *slog.Logger) error {
+	if f.listen == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(f.listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: needs the form HOST:PORT", f.listen)
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		log.Warn("a development platform is reachable from other machines: anybody with the dev user's token can use it", "listen", f.listen)
+	}
+	return nil
+}
