@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -131,24 +130,6 @@ func texts(pcrs []nitro.PCR) values {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// ARNs of IAM, without wildcards and policy variables. The name of a role or user has at
-// most 64 characters, its path 512 (IAM and STS quotas).
-var (
-	rolePattern  = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov):iam::([0-9]{12}):role/(?:[A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$`)
-	adminPattern = regexp.MustCompile(`^arn:(?:aws|aws-cn|aws-us-gov):iam::[0-9]{12}:(?:root|(?:role|user)/(?:[A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64})$`)
-)
-
-const maxARN = 640
-
-// ParseRole returns partition and account of the ARN of an IAM role.
-func ParseRole(arn string) (partition, account string, ok bool) {
-	m := rolePattern.FindStringSubmatch(arn)
-	if m == nil || len(arn) > maxARN {
-		return "", "", false
-	}
-	return m[1], m[2], true
 }
 
 func (p Params) validate() error {

@@ -1,30 +1,40 @@
 package keyring
 
 import (
-	"context"
+	"crypto/rand"
 	"crypto/rsa"
-	"errors"
+	"crypto/x509"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 
-	"github.com/cape-functions/cape/core/secret"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
 )
 
-// Purposes of wrapped keys, for Context.Purpose.
+// Bounds of a call.
 const (
-	PurposeFunction = "function" // the DEK of one function
-	PurposeCapeKey  = "cape-key" // the Cape Key pair of one account
+	callTimeout = wire.LinkCall
+	attempts    = 3
+	maxBackoff  = 2 * time.Second
 )
+
+// recipientBits is the size of the key pair that KMS encrypts to; the attestation
+// document has room for it.
+const recipientBits = 2048
 
 // Config says which KMS, key and role a Keyring uses.
 type Config struct {
 	// HTTP carries every request; NewHTTPClient makes a fitting one.
 	HTTP *http.Client
 	// KMSEndpoint and STSEndpoint are https URLs, for cape-runtime-dev alone; empty:
-	// AWS's own for the key's region.
+	// AWS's own for the key's Region.
 	KMSEndpoint, STSEndpoint string
 	// Credentials are those of Role, as the host hands them over.
 	Credentials aws.CredentialsProvider
@@ -38,57 +48,80 @@ type Config struct {
 	NSM *nsm.Device
 }
 
-// Context is the encryption context of a wrapped key. KMS unwraps a key only under the
-// context it was wrapped under; empty fields are left out.
-type Context struct {
-	Purpose  string // cape:purpose, one of the constants above
-	Account  string // cape:account
-	Function string // cape:function
-	Manifest string // cape:manifest
-}
-
 // Keyring wraps and unwraps keys under one KEK. It is safe for concurrent use.
-type Keyring struct{}
+type Keyring struct {
+	kms   *kms.Client
+	sts   *sts.Client
+	nsm   *nsm.Device
+	arn   string
+	where place
+	role  string
+
+	recipient *rsa.PrivateKey // what KMS encrypts to; lives as long as the Keyring
+	spki      []byte          // its public half, for the attestation document
+}
 
 // New returns a Keyring for cfg. It makes the key pair that KMS will encrypt to, and
-// speaks to nobody yet: call Inspect before anything else.
-func New(cfg Config) (*Keyring, error) { return nil, errors.ErrUnsupported }
-
-// Inspect looks at the KEK and at the credentials, and returns the exact text of the key
-// policy when all of spec/kms.md holds. Errors match one of the sentinels of errors.go.
-func (k *Keyring) Inspect(ctx context.Context) (policy []byte, err error) {
-	return nil, errors.ErrUnsupported
+// speaks to nobody yet: call Inspect before anything else. Errors match ErrConfig.
+func New(cfg Config) (*Keyring, error) {
+	where, err := parseKey(cfg.KeyARN)
+	if err != nil {
+		return nil, err
+	}
+	return newKeyring(cfg, where)
 }
 
-// NewDataKey makes an AES-256 key, and returns it with its CiphertextBlob.
-func (k *Keyring) NewDataKey(ctx context.Context, c Context) (secret.Bytes, []byte, error) {
-	return secret.Bytes{}, nil, errors.ErrUnsupported
+func newKeyring(cfg Config, where place) (*Keyring, error) {
+	if cfg.HTTP == nil || cfg.Credentials == nil || cfg.NSM == nil {
+		return nil, fmt.Errorf("%w: HTTP client, credentials and security module are needed", ErrConfig)
+	}
+	if partition, account, ok := keypolicy.ParseRole(cfg.Role); !ok || partition != where.partition || account != where.account {
+		return nil, fmt.Errorf("%w: %q is not a role of account %s in %s", ErrConfig, cfg.Role, where.account, where.partition)
+	}
+	k := &Keyring{nsm: cfg.NSM, arn: cfg.KeyARN, where: where, role: cfg.Role}
+	if err := k.connect(cfg); err != nil {
+		return nil, err
+	}
+	var err error
+	if k.recipient, err = rsa.GenerateKey(rand.Reader, recipientBits); err != nil {
+		return nil, fmt.Errorf("%w: making a key pair for KMS: %w", ErrConfig, err)
+	}
+	if k.spki, err = x509.MarshalPKIXPublicKey(&k.recipient.PublicKey); err != nil {
+		return nil, fmt.Errorf("%w: making a key pair for KMS: %w", ErrConfig, err)
+	}
+	return k, nil
 }
 
-// OpenDataKey unwraps a key of NewDataKey; c must be the same.
-func (k *Keyring) OpenDataKey(ctx context.Context, blob []byte, c Context) (secret.Bytes, error) {
-	return secret.Bytes{}, errors.ErrUnsupported
-}
-
-// NewKeyPair makes an RSA-4096 pair, and returns it with the blob of its private half.
-func (k *Keyring) NewKeyPair(ctx context.Context, c Context) (*rsa.PrivateKey, []byte, error) {
-	return nil, nil, errors.ErrUnsupported
-}
-
-// OpenKeyPair unwraps a pair of NewKeyPair; c must be the same. The public half is
-// derived from the private one.
-func (k *Keyring) OpenKeyPair(ctx context.Context, blob []byte, c Context) (*rsa.PrivateKey, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Create makes a KEK with its final policy, inspects it, and returns its birth document.
-// cfg.KeyARN is empty, cfg.Region says where. PCR16 must have been extended and locked.
-func Create(ctx context.Context, cfg Config, req wire.KEKRequest) (wire.Birth, error) {
-	return wire.Birth{}, errors.ErrUnsupported
-}
-
-// CheckBirth verifies the birth document of the KEK arn with the exact policy text, at
-// the document's own time. Roots are DER; none means AWS's root alone.
-func CheckBirth(doc []byte, arn string, policy []byte, roots ...[]byte) error {
-	return errors.ErrUnsupported
+// connect makes the clients. Both are made from options alone: the SDK's way through
+// environment, shared files and instance metadata is not linked.
+func (k *Keyring) connect(cfg Config) error {
+	kmsURL, stsURL := cfg.KMSEndpoint, cfg.STSEndpoint
+	if kmsURL == "" || stsURL == "" {
+		ofKMS, ofSTS, err := k.where.endpoints()
+		if err != nil {
+			return err
+		}
+		if kmsURL == "" {
+			kmsURL = ofKMS
+		}
+		if stsURL == "" {
+			stsURL = ofSTS
+		}
+	}
+	kmsHTTP, err := newGuard(cfg.HTTP, kmsURL)
+	if err != nil {
+		return err
+	}
+	stsHTTP, err := newGuard(cfg.HTTP, stsURL)
+	if err != nil {
+		return err
+	}
+	retryer := retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = attempts, maxBackoff })
+	k.kms = kms.New(kms.Options{
+		Region: k.where.region, BaseEndpoint: &kmsURL, HTTPClient: kmsHTTP, Credentials: cfg.Credentials, Retryer: retryer,
+	})
+	k.sts = sts.New(sts.Options{
+		Region: k.where.region, BaseEndpoint: &stsURL, HTTPClient: stsHTTP, Credentials: cfg.Credentials, Retryer: retryer,
+	})
+	return nil
 }
