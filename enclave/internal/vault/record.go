@@ -18,13 +18,18 @@ type Record struct {
 	hash    [32]byte // SHA-256 of the manifest's bytes
 	wrapped []byte
 	body    *stream
+	loaded  bool // body belongs to the loader
 }
 
 // OwnedBy tells whether the manifest names s as the owner.
 func (r *Record) OwnedBy(s wire.Subject) bool { return r.Manifest.Owner == s }
 
-// Close lets go of the host's answer.
-func (r *Record) Close() { _ = r.body.Close() }
+// Close lets go of the host's answer, unless Load took it over.
+func (r *Record) Close() {
+	if !r.loaded {
+		_ = r.body.Close()
+	}
+}
 
 // ByID asks the host for the function with this id.
 func (v *Vault) ByID(ctx context.Context, id string) (*Record, error) {

@@ -85,12 +85,13 @@ func (f *Function) Release() { f.cache.release(f.entry) }
 // compares with the manifest's checksum, and unpacks once for all who ask. Errors match those
 // of errors.go, intake.ErrInvalid, or ctx's.
 func (v *Vault) Load(ctx context.Context, r *Record) (*Function, error) {
+	r.loaded = true
 	e, claimed, err := v.cache.get(ctx, r.hash, func(ctx context.Context) (tree, error) {
-		defer r.Close()
+		defer r.body.Close()
 		return v.load(ctx, r)
 	})
 	if !claimed {
-		r.Close()
+		_ = r.body.Close()
 	}
 	if err != nil {
 		return nil, err

@@ -1,0 +1,103 @@
+// Command cape-runtime-dev is the runtime with what development needs in the place of
+// production's parts: a security module that the launcher plays, unix sockets that stand in
+// for vsock, and a KMS of the launcher's own. It is never in a production image, and what it
+// attests never chains to AWS's root unless it runs on AWS's hardware.
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/cape-functions/cape/core/attest/nitro"
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/boot"
+	"github.com/cape-functions/cape/enclave/internal/keyring/amazonroots"
+	"github.com/cape-functions/cape/enclave/internal/nsm"
+	"github.com/cape-functions/cape/enclave/internal/nsm/remote"
+	"github.com/cape-functions/cape/enclave/internal/sandbox"
+	"github.com/cape-functions/cape/vsock"
+)
+
+// region is where a KMS that is not AWS's creates keys.
+const region = "us-east-1"
+
+func main() {
+	sandbox.MaybeInit()
+	os.Clearenv()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	parts, err := parseFlags(os.Args[1:])
+	if err == nil {
+		err = boot.Run(ctx, parts)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cape-runtime-dev:", err)
+		os.Exit(1)
+	}
+}
+
+func parseFlags(args []string) (boot.Parts, error) {
+	f := flag.NewFlagSet("cape-runtime-dev", flag.ContinueOnError)
+	links := f.String("links", "", "directory of the unix sockets that stand in for vsock; empty: AF_VSOCK to CID 2")
+	python := f.String("python", "/usr/bin/python3", "interpreter for functions, 3.9 or newer")
+	scratch := f.String("scratch", "", "directory for the runtime alone, better in memory")
+	if err := f.Parse(args); err != nil {
+		return boot.Parts{}, err
+	}
+	if f.NArg() > 0 || !filepath.IsAbs(*scratch) {
+		return boot.Parts{}, errors.New("needs --scratch DIR with an absolute path, and takes no arguments")
+	}
+	network := vsock.AF(vsock.CIDHost)
+	if *links != "" {
+		network = vsock.Unix(*links, true)
+	}
+	return boot.Parts{
+		Network: network, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
+		Python: *python, Scratch: *scratch, Degraded: true, Log: os.Stdout,
+	}, nil
+}
+
+func dial(ctx context.Context, n vsock.Network) (nsm.Transport, error) {
+	conn, err := n.Dial(ctx, wire.PortDevNSM)
+	if err != nil {
+		return nil, err
+	}
+	return remote.Dial(conn), nil
+}
+
+// endpoints takes the host's settings, or AWS's own endpoints without any.
+func endpoints(dev *wire.DevSettings) (boot.Endpoints, error) {
+	if dev == nil {
+		pool, err := amazonroots.Pool()
+		return boot.Endpoints{AWS: pool, Issuers: pool}, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(dev.CA) {
+		return boot.Endpoints{}, errors.New("development settings hold no root certificate")
+	}
+	return boot.Endpoints{KMS: dev.KMSEndpoint, STS: dev.STSEndpoint, Region: region, AWS: pool, Issuers: pool}, nil
+}
+
+// ownRoot accepts birth documents under the root that the module itself signs under: the
+// launcher decides in development whom that is.
+func ownRoot(d *nsm.Device) ([][]byte, error) {
+	raw, err := d.Attest(nsm.Request{})
+	if err != nil {
+		return nil, err
+	}
+	s, err := nitro.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.Document.CABundle) == 0 {
+		return nil, errors.New("the security module's documents have no root")
+	}
+	return s.Document.CABundle[:1], nil
+}

@@ -1,0 +1,65 @@
+// Command cape-runtime is the program inside a production enclave: the real security module,
+// AF_VSOCK to the parent instance, AWS's endpoints under AWS's roots, and nothing else. It
+// takes no arguments and no environment.
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/boot"
+	"github.com/cape-functions/cape/enclave/internal/keyring/amazonroots"
+	"github.com/cape-functions/cape/enclave/internal/nsm"
+	"github.com/cape-functions/cape/enclave/internal/sandbox"
+	"github.com/cape-functions/cape/vsock"
+)
+
+// What the image holds.
+const (
+	python  = "/usr/bin/python3"
+	scratch = "/scratch"
+)
+
+func main() {
+	sandbox.MaybeInit()
+	os.Clearenv()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(os.Args) > 1 || boot.Run(ctx, parts()) != nil {
+		os.Exit(1) // the log says how far it came
+	}
+}
+
+func parts() boot.Parts {
+	return boot.Parts{
+		Network:   vsock.AF(vsock.CIDParent),
+		NSM:       func(context.Context, vsock.Network) (nsm.Transport, error) { return nsm.OpenDevice() },
+		Endpoints: endpoints,
+		Python:    python,
+		Scratch:   scratch,
+		Log:       os.Stdout,
+	}
+}
+
+// errDevelopment: the host handed over settings that only the development runtime reads.
+var errDevelopment = errors.New("production runtimes take no development settings")
+
+func endpoints(dev *wire.DevSettings) (boot.Endpoints, error) {
+	if dev != nil {
+		return boot.Endpoints{}, errDevelopment
+	}
+	amazon, err := amazonroots.Pool()
+	if err != nil {
+		return boot.Endpoints{}, err
+	}
+	issuers, err := x509.SystemCertPool() // the image's own: the environment is empty
+	if err != nil {
+		return boot.Endpoints{}, err
+	}
+	return boot.Endpoints{AWS: amazon, Issuers: issuers}, nil
+}

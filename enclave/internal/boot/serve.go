@@ -1,0 +1,245 @@
+package boot
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/boot/event"
+	"github.com/cape-functions/cape/enclave/internal/handler"
+	"github.com/cape-functions/cape/enclave/internal/intake"
+	"github.com/cape-functions/cape/enclave/internal/keyring"
+	"github.com/cape-functions/cape/enclave/internal/sandbox"
+	"github.com/cape-functions/cape/enclave/internal/session"
+	"github.com/cape-functions/cape/enclave/internal/token"
+	"github.com/cape-functions/cape/enclave/internal/vault"
+)
+
+const (
+	// signingBits is the size of the checksum key: what clients accept at the least, since
+	// every result costs a signature.
+	signingBits = 2048
+	// grace is how long sessions may take to end.
+	grace = 1200 * time.Millisecond
+	// firstInspection bounds the wait for KMS at boot.
+	firstInspection = time.Minute
+	firstRetry      = 250 * time.Millisecond
+)
+
+// serve inspects the key, builds everything, and serves until ctx ends.
+func (r *runtime) serve(ctx context.Context) error {
+	clock, err := newClock(r.device.Time)
+	if err != nil {
+		return at("clock", err)
+	}
+	keys, err := keyring.New(r.keyConfig())
+	if err != nil {
+		return at("keyring", err)
+	}
+	signing := makeSigningKey()
+	host, jails, err := r.handlers()
+	if err != nil {
+		return at("sandbox", err)
+	}
+	defer jails.Close()
+	defer host.Close()
+	policy, err := r.firstPolicy(ctx, keys)
+	if err != nil {
+		return at("inspect", err)
+	}
+	key := <-signing
+	if key.err != nil {
+		return at("signing-key", key.err)
+	}
+	srv, stored, err := r.server(clock, keys, host, key.key)
+	if err != nil {
+		return at("server", err)
+	}
+	defer stored.Close()
+	l, err := r.parts.Network.Listen(wire.PortSession)
+	if err != nil {
+		return at("listen", err)
+	}
+	srv.Open(policy)
+	r.log.Info(event.Serving)
+	return at("serve", r.attend(ctx, clock, keys, srv, l))
+}
+
+// attend runs the server and what watches over it until one of them ends.
+func (r *runtime) attend(ctx context.Context, c *clock, keys *keyring.Keyring, srv *session.Server, l net.Listener) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go c.keep(ctx, r.log)
+	go func() {
+		inspect := func(ctx context.Context) ([]byte, error) { return r.inspect(ctx, keys) }
+		if err := watchKey(ctx, hourly(), inspect, refused, srv, r.log); err != nil {
+			cancel(err)
+		}
+	}()
+	err := srv.Serve(ctx, l, grace)
+	r.log.Info(event.Stopping)
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		err = cause
+	}
+	return err
+}
+
+// inspect looks at the KEK and at the document of its birth.
+func (r *runtime) inspect(ctx context.Context, keys *keyring.Keyring) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, wire.LinkCall)
+	defer cancel()
+	policy, err := keys.Inspect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var roots [][]byte
+	if r.parts.BirthRoots != nil {
+		if roots, err = r.parts.BirthRoots(r.device); err != nil {
+			return nil, fmt.Errorf("reading roots: %w", err)
+		}
+	}
+	if err := keyring.CheckBirth(r.boot.Birth, r.cfg.KMS, policy, roots...); err != nil {
+		return nil, fmt.Errorf("%w: %w", errBirth, err)
+	}
+	r.log.Info(event.Inspected)
+	return policy, nil
+}
+
+// firstPolicy waits for a KMS that cannot be reached yet, but not for one that refuses.
+func (r *runtime) firstPolicy(ctx context.Context, keys *keyring.Keyring) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, firstInspection)
+	defer cancel()
+	for {
+		policy, err := r.inspect(ctx, keys)
+		if err == nil || refused(err) {
+			return policy, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(firstRetry):
+		}
+	}
+}
+
+// handlers builds what starts functions, and tells which layers the machine cannot have.
+func (r *runtime) handlers() (*handler.Host, *sandbox.Sandbox, error) {
+	if err := emptied(r.parts.Scratch); err != nil {
+		return nil, nil, err
+	}
+	dirs := map[string]string{}
+	for _, name := range []string{"jails", "handler", "vault"} {
+		dirs[name] = filepath.Join(r.parts.Scratch, name)
+		if err := os.Mkdir(dirs[name], 0o711); err != nil {
+			return nil, nil, fmt.Errorf("preparing scratch directory: %w", err)
+		}
+	}
+	jails, err := sandbox.New(sandbox.Config{Dir: dirs["jails"], AllowDegraded: r.parts.Degraded})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range jails.Layers() {
+		if !l.On {
+			r.log.Warn(event.LayerMissing, event.Layer, strings.ReplaceAll(strings.ToLower(l.Name), " ", "-"))
+		}
+	}
+	host, err := handler.New(handler.Config{Python: r.parts.Python, Scratch: dirs["handler"], Sandbox: jails})
+	if err != nil {
+		jails.Close()
+		return nil, nil, err
+	}
+	return host, jails, nil
+}
+
+// emptied removes what an earlier run may have left below dir.
+func emptied(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("preparing scratch directory: %w", err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return fmt.Errorf("preparing scratch directory: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, key *rsa.PrivateKey) (*session.Server, *vault.Vault, error) {
+	rules := intake.Rules{Limits: r.cfg.Limits, Python: host.Python(), Platform: host.Platform()}
+	stored, err := vault.New(vault.Config{
+		Dial:    func(ctx context.Context) (net.Conn, error) { return r.parts.Network.Dial(ctx, wire.PortStore) },
+		Keys:    keys,
+		KEK:     r.cfg.KMS,
+		Scratch: filepath.Join(r.parts.Scratch, "vault"),
+		Limits:  r.cfg.Limits,
+		Unpack: func(ctx context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
+			return intake.Unpack(ctx, zip, size, rules, dir)
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	tokens, err := token.New(token.Config{
+		Issuers: r.cfg.Trust.Issuers,
+		HTTP:    keyring.NewHTTPClient(router(r.parts.Network, r.boot.Routes), r.ends.Issuers),
+		Signed:  stored,
+		Now:     c.now,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return session.New(session.Config{
+		NSM: r.device, Tokens: tokens, Vault: stored, Functions: &functions{host, rules},
+		SigningKey: key, Limits: r.cfg.Limits, Log: r.log,
+	}), stored, nil
+}
+
+// functions joins what packages handler and intake do for a session.
+type functions struct {
+	host  *handler.Host
+	rules intake.Rules
+}
+
+func (f *functions) Start(ctx context.Context, o handler.Options) (session.Process, error) {
+	p, err := f.host.Start(ctx, o)
+	if err != nil {
+		return nil, err // not a nil *handler.Process in a non-nil interface
+	}
+	return p, nil
+}
+
+func (f *functions) Check(ctx context.Context, zip io.ReaderAt, size int64) error {
+	_, err := intake.Check(ctx, zip, size, f.rules, f.host.Check)
+	return err
+}
+
+type signingKey struct {
+	key *rsa.PrivateKey
+	err error
+}
+
+// makeSigningKey makes the key of checksums while other things are waited for.
+func makeSigningKey() <-chan signingKey {
+	made := make(chan signingKey, 1)
+	go func() {
+		key, err := rsa.GenerateKey(rand.Reader, signingBits)
+		made <- signingKey{key, err}
+	}()
+	return made
+}
+
+// errBirth: the KEK's birth document does not hold.
+var errBirth = errors.New("birth document of the key does not hold")
+
+// refused tells what will not pass by itself.
+func refused(err error) bool { return errors.Is(err, errBirth) }

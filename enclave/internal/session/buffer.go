@@ -1,0 +1,154 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// smallBuffer is the size of a buffer on the heap; what does not fit gets memory of its
+	// own that grows without being copied and goes back to the system at once.
+	smallBuffer = 64 << 10
+	// budgetStep is how a large buffer's share of the budget grows.
+	budgetStep = 16 << 20
+)
+
+// errLimit: a message is larger than it may be.
+var errLimit = errors.New("message is larger than allowed")
+
+// memory hands out buffers, of which the large ones together hold at most limit bytes. Who
+// gets no more is refused at once: waiting could wait for each other.
+type memory struct {
+	limit int64
+	used  atomic.Int64
+	small sync.Pool // of *[smallBuffer]byte
+}
+
+func newMemory(limit int64) *memory {
+	return &memory{limit: limit, small: sync.Pool{New: func() any { return new([smallBuffer]byte) }}}
+}
+
+func (m *memory) take(n int64) error {
+	if m.used.Add(n) > m.limit {
+		m.used.Add(-n)
+		return errMemory
+	}
+	return nil
+}
+
+// buffer holds one message of at most max bytes. It implements io.Writer.
+type buffer struct {
+	mem    *memory
+	max    int64
+	heap   *[smallBuffer]byte
+	region []byte // mapped, max+1 bytes of address space
+	taken  int64
+	data   []byte // what was written, in heap or region
+}
+
+func (m *memory) buffer(max int64) *buffer {
+	heap, ok := m.small.Get().(*[smallBuffer]byte)
+	if !ok { // New makes no other kind
+		heap = new([smallBuffer]byte)
+	}
+	return &buffer{mem: m, max: max, heap: heap, data: heap[:0]}
+}
+
+// bytes is what the buffer holds, until release.
+func (b *buffer) bytes() []byte { return b.data }
+
+// room returns free space behind the data, at least one byte of it; one byte beyond max, so
+// that too much can be told from exactly enough.
+func (b *buffer) room() ([]byte, error) {
+	if len(b.data) == cap(b.data) {
+		if err := b.grow(); err != nil {
+			return nil, err
+		}
+	}
+	return b.data[len(b.data):cap(b.data)], nil
+}
+
+func (b *buffer) grow() error {
+	have := int64(cap(b.data))
+	if have > b.max {
+		return errLimit
+	}
+	next := min(b.max+1, have+budgetStep)
+	if err := b.mem.take(next - b.taken); err != nil {
+		return err
+	}
+	b.taken = next
+	if b.region == nil {
+		region, err := unix.Mmap(-1, 0, int(b.max+1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errMemory, err)
+		}
+		_ = unix.Madvise(region, unix.MADV_DONTDUMP) // core files are forbidden already
+		b.region = region
+		copy(region, b.data)
+		clear(b.heap[:])
+		b.mem.small.Put(b.heap)
+		b.heap = nil
+	}
+	b.data = b.region[:len(b.data):next]
+	return nil
+}
+
+// fill reads r to its end. progress is called after each piece.
+func (b *buffer) fill(r io.Reader, progress func()) error {
+	for {
+		room, err := b.room()
+		if err != nil {
+			return err
+		}
+		n, err := r.Read(room)
+		b.data = b.data[:len(b.data)+n]
+		if int64(len(b.data)) > b.max {
+			return errLimit
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		progress()
+	}
+}
+
+// Write implements io.Writer.
+func (b *buffer) Write(p []byte) (int, error) {
+	written := 0
+	for len(p) > 0 {
+		room, err := b.room()
+		if err != nil {
+			return written, err
+		}
+		n := copy(room, p)
+		b.data = b.data[:len(b.data)+n]
+		if int64(len(b.data)) > b.max {
+			return written, errLimit
+		}
+		p, written = p[n:], written+n
+	}
+	return written, nil
+}
+
+// release forgets the content and gives the memory back. The buffer and everything that
+// points into it must not be used any more.
+func (b *buffer) release() {
+	if b.heap != nil {
+		clear(b.heap[:len(b.data)])
+		b.mem.small.Put(b.heap)
+	}
+	if b.region != nil {
+		_ = unix.Munmap(b.region) // fails only for addresses that are not a mapping
+	}
+	b.mem.used.Add(-b.taken)
+	*b = buffer{}
+}

@@ -1,0 +1,159 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/boot/event"
+)
+
+// Names of routes in the log.
+const (
+	routeRun     = "run"
+	routeDeploy  = "deploy"
+	routeTest    = "test"
+	routeKey     = "key"
+	routeUserKey = "user-key"
+)
+
+// visit is one request while it is served.
+type visit struct {
+	s      *Server
+	route  string
+	policy [32]byte
+}
+
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /v1/run/{id}", s.serve(routeRun, s.run))
+	mux.Handle("GET /v1/run/{user}/{name}", s.serve(routeRun, s.run))
+	mux.Handle("GET /v1/deploy", s.serve(routeDeploy, s.deploy))
+	mux.Handle("GET /v1/test", s.serve(routeTest, s.test))
+	mux.Handle("GET /v1/key", s.serve(routeKey, s.key))
+	mux.Handle("GET /v1/user/{user}/key", s.serve(routeUserKey, s.userKey))
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeFault(w, newFault(wire.CodeNotFound, "there is no such route", "see the API's documentation"))
+	})
+	return mux
+}
+
+// serve gives a request one of the slots and a context that ends with the era, and keeps a
+// fault of ours from ending more than it.
+func (s *Server) serve(route string, h func(context.Context, *visit, http.ResponseWriter, *http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		era, policy := s.current()
+		if era == nil {
+			writeFault(w, unavailable())
+			return
+		}
+		select {
+		case s.slots <- struct{}{}:
+			defer func() { <-s.slots }()
+		default:
+			s.log.Warn(event.Refused, event.Route, route, event.Code, wire.CodeUnavailable)
+			writeFault(w, newFault(wire.CodeUnavailable, "the enclave serves as many sessions as it can", "try again in a moment"))
+			return
+		}
+		s.sessions.Add(1)
+		defer s.sessions.Done()
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(era, cancel)()
+		v := &visit{s: s, route: route, policy: policy}
+		defer v.recover(nil)
+		h(ctx, v, w, r)
+	})
+}
+
+// recover ends the session of a goroutine that panicked, and says nothing of why: a panic's
+// text may hold anything. It must be deferred directly.
+func (v *visit) recover(then func()) {
+	if p := recover(); p != nil {
+		v.s.log.Error(event.Panicked, event.Route, v.route)
+		if then != nil {
+			then()
+		}
+	}
+}
+
+// health takes no slot: an enclave that is busy is healthy.
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	if era, _ := s.current(); era == nil {
+		writeFault(w, unavailable())
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte("ok\n")) // who asked may be gone
+}
+
+// userKey answers with a document that holds the user's Cape Key. There is no nonce of the
+// caller's, and nothing but the host's word for whose key it is: published clients ask so.
+func (s *Server) userKey(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	key, err := s.cfg.Vault.KeyOfUser(ctx, r.PathValue("user"))
+	if err != nil {
+		f := faultOf(err)
+		if f.code == wire.CodeNotFound {
+			f = newFault(wire.CodeNotFound, "this user has no Cape Key yet", "a user's key is made when they first use: cape key")
+		}
+		v.refuse(w, f)
+		return
+	}
+	nonce, err := s.cfg.NSM.Random(16)
+	if err != nil {
+		v.refuse(w, faultOf(err))
+		return
+	}
+	doc, _, err := s.attestV1(nonce, wire.UserDataV1{Key: key.SPKI})
+	if err != nil {
+		v.refuse(w, faultOf(err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	// A client that is gone has nobody to tell.
+	_ = json.NewEncoder(w).Encode(map[string][]byte{"attestation_document": doc})
+}
+
+func (v *visit) refuse(w http.ResponseWriter, f *fault) {
+	v.s.log.Info(event.Refused, event.Route, v.route, event.Code, f.code)
+	writeFault(w, f)
+}
+
+// protocols is what a WebSocket request offers.
+type protocols struct {
+	chosen string
+	token  string
+}
+
+// parseProtocols reads every Sec-WebSocket-Protocol line: the original's command line sends
+// two, browsers send one. The token is the value that names no protocol.
+func parseProtocols(h http.Header) (protocols, *fault) {
+	var p protocols
+	for _, line := range h.Values("Sec-WebSocket-Protocol") {
+		for value := range strings.SplitSeq(line, ",") {
+			switch value = strings.TrimSpace(value); value {
+			case "", wire.SubprotocolV2:
+			case wire.SubprotocolRuntime, wire.SubprotocolFunction:
+				if p.chosen == "" {
+					p.chosen = value
+				}
+			default:
+				if p.token != "" {
+					return p, newFault(wire.CodeInvalidRequest, "more than one token in Sec-WebSocket-Protocol", "send the protocol's name and one token")
+				}
+				p.token = value
+			}
+		}
+	}
+	switch {
+	case p.chosen == "":
+		return p, newFault(wire.CodeInvalidRequest, "Sec-WebSocket-Protocol does not offer "+wire.SubprotocolRuntime, "send it together with a token")
+	case p.token == "":
+		return p, newFault(wire.CodeUnauthorized, "Sec-WebSocket-Protocol holds no token", "log in: cape login")
+	}
+	return p, nil
+}

@@ -1,0 +1,203 @@
+package session
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/handler"
+	"github.com/cape-functions/cape/enclave/internal/nsm"
+	"github.com/cape-functions/cape/enclave/internal/token"
+	"github.com/cape-functions/cape/enclave/internal/vault"
+)
+
+// Attestor is the security module; nsm.Device is one.
+type Attestor interface {
+	Attest(nsm.Request) ([]byte, error)
+	Random(n int) ([]byte, error)
+	Time() (time.Time, error)
+}
+
+// Tokens verifies tokens; token.Verifier does.
+type Tokens interface {
+	Verify(ctx context.Context, raw string) (*token.Claims, error)
+}
+
+// Process is a function in its jail; handler.Process is one.
+type Process interface {
+	Invoke(ctx context.Context, input io.Reader, output io.Writer) error
+	Close() error
+}
+
+// Functions starts and judges functions.
+type Functions interface {
+	Start(ctx context.Context, o handler.Options) (Process, error)
+	// Check decides whether a zip may be deployed or tested.
+	Check(ctx context.Context, zip io.ReaderAt, size int64) error
+}
+
+// Timeouts end what makes no progress. Zero values stand for wire's.
+type Timeouts struct {
+	Handshake, Idle, Stall, Write, Linger, Tick time.Duration
+}
+
+// Config says what a Server serves with.
+type Config struct {
+	NSM       Attestor
+	Tokens    Tokens
+	Vault     *vault.Vault
+	Functions Functions
+	// SigningKey signs v1 checksums. It lives as long as the enclave.
+	SigningKey *rsa.PrivateKey
+	Limits     wire.LimitsConfig
+	Log        *slog.Logger
+	// MaxSessions bounds the sessions at once; 0: wire.MaxSessions.
+	MaxSessions int
+	// Memory bounds the large messages of all sessions together, in bytes; 0: 4 GiB.
+	Memory   int64
+	Timeouts Timeouts
+}
+
+// Server serves sessions. It answers "unavailable" to everything until Open.
+type Server struct {
+	cfg        Config
+	log        *slog.Logger
+	mem        *memory
+	slots      chan struct{}
+	signingDER []byte // PKCS#1 of the public half
+	routes     http.Handler
+	sessions   sync.WaitGroup
+
+	mu     sync.Mutex
+	era    context.Context // nil: nothing is served; ends with Suspend
+	end    context.CancelFunc
+	policy [32]byte // SHA-256 of the KEK's policy
+}
+
+// New returns a Server that serves nothing yet.
+func New(cfg Config) *Server {
+	cfg.MaxSessions = orDefault(cfg.MaxSessions, wire.MaxSessions)
+	cfg.Memory = orDefault(cfg.Memory, 4<<30)
+	t := &cfg.Timeouts
+	t.Handshake = orDefault(t.Handshake, wire.Handshake)
+	t.Idle = orDefault(t.Idle, wire.IdleSession)
+	t.Stall = orDefault(t.Stall, wire.BodyStall)
+	t.Write = orDefault(t.Write, wire.BodyStall)
+	t.Linger = orDefault(t.Linger, 2*time.Second)
+	t.Tick = orDefault(t.Tick, time.Second)
+	s := &Server{cfg: cfg, log: cfg.Log, mem: newMemory(cfg.Memory), slots: make(chan struct{}, cfg.MaxSessions),
+		signingDER: x509.MarshalPKCS1PublicKey(&cfg.SigningKey.PublicKey)}
+	s.routes = s.handler()
+	return s
+}
+
+func orDefault[T int | int64 | time.Duration](v, d T) T {
+	if v == 0 {
+		return d
+	}
+	return v
+}
+
+// Open begins to serve under a KEK that was inspected and has this policy text.
+func (s *Server) Open(policy []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.policy = sha256.Sum256(policy)
+	if s.era == nil {
+		s.era, s.end = context.WithCancel(context.Background())
+	}
+}
+
+// Suspend ends all sessions and answers "unavailable" until the next Open.
+func (s *Server) Suspend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.era != nil {
+		s.end()
+		s.era = nil
+	}
+}
+
+// current returns the context of everything served now, or nil.
+func (s *Server) current() (era context.Context, policy [32]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.era, s.policy
+}
+
+// Serve accepts connections until ctx ends, then ends every session and waits for them, at
+// most grace. It closes l.
+func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+	srv := &http.Server{
+		Handler:           s.routes,
+		ReadHeaderTimeout: s.cfg.Timeouts.Handshake,
+		ReadTimeout:       s.cfg.Timeouts.Stall,
+		WriteTimeout:      2 * wire.LinkCall,
+		MaxHeaderBytes:    wire.MaxHeader,
+		ErrorLog:          log.New(io.Discard, "", 0), // its lines hold what clients sent
+	}
+	srv.SetKeepAlivesEnabled(false) // one request a connection: the host pipes them through
+	stop := context.AfterFunc(ctx, func() {
+		s.Suspend()
+		srv.Close()
+	})
+	defer stop()
+	// A session and about as many who are being told that there is no room.
+	err := srv.Serve(newLimited(l, 2*s.cfg.MaxSessions))
+	if ctx.Err() == nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		s.sessions.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(grace):
+	}
+	return nil
+}
+
+// limited closes connections beyond a number at once, so that they cannot use up descriptors.
+type limited struct {
+	net.Listener
+	slots chan struct{}
+}
+
+func newLimited(l net.Listener, n int) *limited { return &limited{l, make(chan struct{}, n)} }
+
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.slots <- struct{}{}:
+			return &limitedConn{Conn: c, slots: l.slots}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type limitedConn struct {
+	net.Conn
+	slots chan struct{}
+	once  sync.Once
+}
+
+func (c *limitedConn) Close() error {
+	c.once.Do(func() { <-c.slots })
+	return c.Conn.Close()
+}

@@ -1,0 +1,185 @@
+package session
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/coder/websocket"
+
+	"github.com/cape-functions/cape/core/seal"
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/token"
+	"github.com/cape-functions/cape/enclave/internal/vault"
+)
+
+// run serves /v1/run: it admits before the upgrade, so that a refusal has a status.
+func (s *Server) run(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
+	p, claims, f := v.enter(ctx, r, s.authenticate)
+	if f != nil {
+		v.refuse(w, f)
+		return
+	}
+	rec, f := s.find(ctx, claims, r)
+	if f != nil {
+		v.refuse(w, f)
+		return
+	}
+	defer rec.Close() // does nothing once it was loaded
+	v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error {
+		return s.runV1(ctx, c, claims, rec)
+	})
+}
+
+func (s *Server) runV1(ctx context.Context, c *channel, claims *token.Claims, rec *vault.Record) error {
+	nonce, err := c.nonceV1()
+	if err != nil {
+		return err
+	}
+	c.watch.begin()
+	fn, err := s.cfg.Vault.Load(ctx, rec)
+	c.watch.end()
+	if err != nil {
+		return err
+	}
+	owner := rec.OwnedBy(claims.Subject)
+	checksum := [32]byte(fn.Manifest.Checksum)
+	prog := &program{s: s, fn: fn, checksum: checksum, owner: owner,
+		opener: opener{vault: s.cfg.Vault, owner: fn.Manifest.Owner, checksum: checksum, byOwner: owner, limit: int64(s.cfg.Limits.Input)}}
+	defer prog.close()
+	key, err := c.introduce(nonce, wire.UserDataV1{FuncChecksum: checksum[:], KeyChecksum: c.v.policy[:], SignatureKey: s.signingDER})
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	return c.invocations(ctx, prog, key)
+}
+
+// input is one frame of a caller: opened, or why not.
+type input struct {
+	plain []byte
+	err   error
+	taken chan struct{} // not nil: the reader waits until it is closed
+}
+
+// largeInput is the size from which on no further input is read ahead.
+const largeInput = 1 << 20
+
+// invocations answers inputs in their order until the client leaves. The next ones are read
+// and opened while the handler runs; so a client that leaves ends its handler.
+func (c *channel) invocations(ctx context.Context, prog *program, key *seal.SessionKey) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	queue := make(chan input, wire.MaxPipelined)
+	go func() {
+		defer close(queue)
+		defer cancel()
+		defer c.v.recover(func() { c.raw.Close() })
+		c.readInputs(ctx, key, queue)
+	}()
+	for in := range queue {
+		err := in.err
+		if err == nil {
+			err = c.invoke(ctx, prog, in.plain)
+			clear(in.plain)
+		}
+		if in.taken != nil {
+			close(in.taken)
+		}
+		if err == nil {
+			c.watch.end()
+			continue
+		}
+		if ctx.Err() != nil {
+			return errGone
+		}
+		f := faultOf(err)
+		if f.fatal {
+			return err
+		}
+		if err := c.fail(f); err != nil {
+			return err
+		}
+		c.watch.end()
+	}
+	return errGone
+}
+
+// readInputs reads until the connection ends or cannot go on.
+func (c *channel) readInputs(ctx context.Context, key *seal.SessionKey, queue chan<- input) {
+	limit := int64(c.v.s.cfg.Limits.Input) + wire.SealOverhead
+	for {
+		in := c.readInput(key, limit)
+		if errors.Is(in.err, errGone) {
+			return
+		}
+		c.watch.begin()
+		select {
+		case queue <- in:
+		case <-ctx.Done():
+			return
+		}
+		var f *fault
+		if errors.As(in.err, &f) && f.fatal {
+			<-ctx.Done() // the rest of the message is still on its way: nothing more can be read
+			return
+		}
+		if in.taken != nil {
+			select {
+			case <-in.taken:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (c *channel) readInput(key *seal.SessionKey, limit int64) input {
+	b, err := c.next(websocket.MessageBinary, limit)
+	if err != nil {
+		return input{err: err}
+	}
+	defer b.release()
+	plain, err := key.Open(b.bytes())
+	in := input{plain: plain, err: err}
+	if len(plain) >= largeInput {
+		in.taken = make(chan struct{})
+	}
+	return in
+}
+
+// invoke runs the handler on one input and sends the result.
+func (c *channel) invoke(ctx context.Context, prog *program, plain []byte) error {
+	s := c.v.s
+	out := s.mem.buffer(int64(s.cfg.Limits.Output))
+	defer out.release()
+	sum, err := prog.invoke(ctx, plain, out)
+	if err != nil {
+		return err
+	}
+	sums := seal.Checksums{Input: sum, Function: prog.checksum, Output: sha256.Sum256(out.bytes())}
+	sig, err := seal.SignChecksums(s.cfg.SigningKey, sums)
+	if err != nil {
+		return err
+	}
+	tail, err := resultTail(sums, sig)
+	if err != nil {
+		return err
+	}
+	return c.sendResult(out.bytes(), tail)
+}
+
+// resultTail is what follows the output in the JSON of a result.
+func resultTail(sums seal.Checksums, sig []byte) ([]byte, error) {
+	b, err := json.Marshal(struct {
+		Checksums       wire.ChecksumsV1 `json:"checksums"`
+		SignedChecksums []byte           `json:"signed_checksums"`
+	}{wire.ChecksumsV1{Input: sums.Input[:], Function: sums.Function[:], Output: sums.Output[:]}, sig})
+	if err != nil {
+		return nil, fmt.Errorf("encoding result: %w", err)
+	}
+	return append(append([]byte(`",`), b[1:]...), '}'), nil
+}

@@ -1,0 +1,74 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"net/http"
+
+	"github.com/coder/websocket"
+
+	"github.com/cape-functions/cape/core/seal"
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/token"
+	"github.com/cape-functions/cape/enclave/internal/vault"
+)
+
+// test serves /v1/test: one function and one input, of which nothing is stored.
+func (s *Server) test(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
+	p, claims, f := v.enter(ctx, r, s.manager)
+	if f != nil {
+		v.refuse(w, f)
+		return
+	}
+	v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error {
+		return s.testV1(ctx, c, claims)
+	})
+}
+
+func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) error {
+	nonce, err := c.nonceV1()
+	if err != nil {
+		return err
+	}
+	key, err := c.introduce(nonce, wire.UserDataV1{KeyChecksum: c.v.policy[:], SignatureKey: s.signingDER})
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	fn, checksum, err := s.receiveFunction(ctx, c, key)
+	if err != nil {
+		return err
+	}
+	prog := &program{s: s, fn: fn, checksum: checksum, owner: true,
+		opener: opener{vault: s.cfg.Vault, owner: claims.Subject, checksum: checksum, byOwner: true, limit: int64(s.cfg.Limits.Input)}}
+	defer prog.close()
+	in := c.readInput(key, int64(s.cfg.Limits.Input)+wire.SealOverhead)
+	if in.err != nil {
+		return in.err
+	}
+	c.watch.begin()
+	defer c.watch.end()
+	return c.invoke(ctx, prog, in.plain)
+}
+
+// receiveFunction reads, opens, judges and unpacks a function.
+func (s *Server) receiveFunction(ctx context.Context, c *channel, key *seal.SessionKey) (fn *vault.Function, checksum [32]byte, err error) {
+	sealed, err := c.next(websocket.MessageBinary, int64(s.cfg.Limits.Zip)+wire.SealOverhead)
+	if err != nil {
+		return nil, checksum, err
+	}
+	zip, err := key.Open(sealed.bytes())
+	sealed.release()
+	if err != nil {
+		return nil, checksum, err
+	}
+	defer clear(zip)
+	c.watch.begin()
+	defer c.watch.end()
+	if err := s.cfg.Functions.Check(ctx, bytes.NewReader(zip), int64(len(zip))); err != nil {
+		return nil, checksum, err
+	}
+	fn, err = s.cfg.Vault.Temporary(ctx, bytes.NewReader(zip), int64(len(zip)))
+	return fn, sha256.Sum256(zip), err
+}
