@@ -31,7 +31,7 @@ const (
 	// grace is how long sessions may take to end.
 	grace = 1200 * time.Millisecond
 	// firstInspection bounds the wait for KMS at boot.
-	firstInspection = time.Minute
+	firstInspection = 20 * time.Second
 	firstRetry      = 250 * time.Millisecond
 )
 
@@ -104,11 +104,11 @@ func (r *runtime) inspect(ctx context.Context, keys *keyring.Keyring) ([]byte, e
 	var roots [][]byte
 	if r.parts.BirthRoots != nil {
 		if roots, err = r.parts.BirthRoots(r.device); err != nil {
-			return nil, fmt.Errorf("reading roots: %w", err)
+			return nil, fmt.Errorf("%w: %w", keyring.ErrAttest, err)
 		}
 	}
 	if err := keyring.CheckBirth(r.boot.Birth, r.cfg.KMS, policy, roots...); err != nil {
-		return nil, fmt.Errorf("%w: %w", errBirth, err)
+		return nil, err
 	}
 	r.log.Info(event.Inspected)
 	return policy, nil
@@ -238,8 +238,9 @@ func makeSigningKey() <-chan signingKey {
 	return made
 }
 
-// errBirth: the KEK's birth document does not hold.
-var errBirth = errors.New("birth document of the key does not hold")
-
-// refused tells what will not pass by itself.
-func refused(err error) bool { return errors.Is(err, errBirth) }
+// refused tells what will not pass by itself, as a service that cannot be reached or
+// credentials that the host has not renewed do.
+func refused(err error) bool {
+	return err != nil && !errors.Is(err, keyring.ErrUnavailable) && !errors.Is(err, keyring.ErrDenied) &&
+		!errors.Is(err, keyring.ErrAttest) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}

@@ -208,5 +208,8 @@ func keyError(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
+	if errors.Is(err, keyring.ErrWrapped) {
+		return fmt.Errorf("%w: %w", ErrWrapped, err)
+	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
