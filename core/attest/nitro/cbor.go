@@ -30,7 +30,8 @@ const (
 var errType = errors.New("unexpected CBOR type")
 
 // decoder reads one item and nothing after it. Indefinite lengths pass, because the NSM
-// writes them. Tags pass here and fail in want, so that only unknown fields may hold some.
+// writes them. Tags do not: an NSM writes none, and libraries differ in how they count and
+// check them.
 var decoder = newDecoder()
 
 func newDecoder() cbor.DecMode {
@@ -40,6 +41,7 @@ func newDecoder() cbor.DecMode {
 		MaxArrayElements: maxElements,
 		MaxMapPairs:      maxElements,
 		IndefLength:      cbor.IndefLengthAllowed,
+		TagsMd:           cbor.TagsForbidden,
 		UTF8:             cbor.UTF8RejectInvalid,
 	}.DecMode()
 	if err != nil {

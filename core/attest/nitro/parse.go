@@ -69,8 +69,9 @@ func parseSign1(raw []byte) (*Signed, error) {
 	return s, nil
 }
 
-// checkHeaders wants ES384 in the protected header. Other parameters are ignored, but
-// those that change what a signature means (crit), or claim to, are refused.
+// checkHeaders wants ES384 in the protected header; an algorithm in the unprotected one is
+// then there twice, or there alone, and refused either way. Other parameters are ignored,
+// but what changes the meaning of a signature (crit) is refused.
 func checkHeaders(protected, unprotected []byte) error {
 	var inside, outside map[label]cbor.RawMessage
 	if err := decode(protected, majorMap, &inside); err != nil {
@@ -80,7 +81,7 @@ func checkHeaders(protected, unprotected []byte) error {
 		return fmt.Errorf("reading unprotected header: %w", err)
 	}
 	for l := range outside {
-		if _, both := inside[l]; both || l == labelAlg || l == labelCrit {
+		if _, both := inside[l]; both || l == labelCrit {
 			return errors.New("unprotected header holds what only the protected one may hold")
 		}
 	}

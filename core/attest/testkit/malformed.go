@@ -102,23 +102,25 @@ func (w *workshop) malformedHeaders() []Case {
 
 // bombs claim or hold more than a decoder should follow.
 func (w *workshop) bombs() []Case {
-	nested := func(head byte, n int) []byte { return append(bytes.Repeat([]byte{head}, n), 0) }
 	claims := func(head []byte) []byte { return append(head, 0) }
 	cases := w.cases("malformed",
 		change{name: "nested-arrays-in-field", draft: set("future", nested(0x81, 4000))},
-		change{name: "nested-arrays-9-in-field", draft: set("future", nested(0x81, 9))},
+		change{name: "nested-arrays-8-in-field", draft: set("future", nested(0x81, 8))},
+		change{name: "unknown-field-tagged", draft: set("future", append(Head(Tag, 1000), 0x01))},
+		change{name: "unknown-field-with-tag-inside", draft: set("future", Items(Array, 1, append(Head(Tag, 1000), 0x01)))},
+		change{name: "header-tagged", draft: func(d *Draft) { d.Unprotected = Items(Map, 1, []byte{0x04}, append(Head(Tag, 1000), 0x01)) }},
 		change{name: "nested-tags-in-field", draft: set("future", nested(0xc1, 4000))},
 		change{name: "field-claims-all-memory", draft: set("user_data", claims(LongHead(Bytes, math.MaxUint64)))},
 		change{name: "field-claims-2-63", draft: set("user_data", claims(LongHead(Bytes, 1<<63)))},
 		change{name: "bundle-claims-all-memory", draft: set("cabundle", claims(LongHead(Array, math.MaxUint64)))},
 		change{name: "bundle-claims-2-32", draft: set("cabundle", claims(LongHead(Array, 1<<32)))},
 		change{name: "pcrs-claim-all-memory", draft: set("pcrs", claims(LongHead(Map, math.MaxUint64)))},
-		change{name: "many-fields", draft: func(d *Draft) {
-			for i := range 100 {
-				d.Set("future "+string(rune('0'+i%10))+string(rune('0'+i/10)), []byte{0})
-			}
-		}},
-		change{name: "many-elements", draft: set("future", Items(Array, 65, bytes.Repeat([]byte{0}, 65)))},
+		change{name: "payload-of-65-fields", draft: moreFields(65 - 9)},
+		change{name: "field-of-65-items", draft: set("future", Items(Array, 65, bytes.Repeat([]byte{0}, 65)))},
+		change{name: "field-of-65-items-indefinite", draft: set("future", Indefinite(Array, bytes.Repeat([]byte{0}, 65)))},
+		change{name: "field-of-65-pairs", draft: set("future", pairs(65))},
+		change{name: "size-over-16-kib", draft: func(d *Draft) { pad(d, 16<<10+1) }},
+		change{name: "size-over-16-kib-by-tag", draft: func(d *Draft) { pad(d, 16<<10); d.Before = []byte{0xd2} }},
 		change{name: "over-16-kib", draft: set("future", BytesItem(fill("x", 16<<10)))},
 		change{name: "over-16-kib-by-trailing", draft: func(d *Draft) { d.After = make([]byte, 16<<10) }},
 	)

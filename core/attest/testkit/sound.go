@@ -1,11 +1,11 @@
 package testkit
 
 import (
+	"bytes"
+	"crypto/elliptic"
 	"math/big"
 	"slices"
 	"time"
-
-	"crypto/elliptic"
 
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/attest/policy"
@@ -98,7 +98,11 @@ func (w *workshop) soundForms() []Case {
 		change{name: "fields-in-another-order", draft: func(d *Draft) { slices.Reverse(d.Fields) }},
 		change{name: "unknown-field", draft: set("future", BytesItem([]byte("anything")))},
 		change{name: "unknown-field-nested", draft: set("future", Items(Map, 1, TextItem("list"), Items(Array, 2, []byte{0x01}, Indefinite(Array))))},
-		change{name: "unknown-field-tagged", draft: set("future", slices.Concat(Head(Tag, 1000), []byte{0x01}))},
+		change{name: "unknown-field-nested-7", draft: set("future", nested(0x81, 7))},
+		change{name: "unknown-field-of-64-items", draft: set("future", Items(Array, 64, bytes.Repeat([]byte{0}, 64)))},
+		change{name: "unknown-field-of-64-pairs", draft: set("future", pairs(64))},
+		change{name: "payload-of-64-fields", draft: moreFields(64 - 9)},
+		change{name: "size-16-kib", draft: func(d *Draft) { pad(d, 16<<10) }},
 		change{name: "header-key-id", draft: func(d *Draft) {
 			d.Unprotected = Items(Map, 1, []byte{0x04}, BytesItem([]byte("key")))
 		}},
@@ -106,6 +110,34 @@ func (w *workshop) soundForms() []Case {
 			d.Protected = Items(Map, 2, []byte{0x01, 0x38, 0x22}, []byte{0x03, 0x00})
 		}},
 	)
+}
+
+// pad gives the document exactly n bytes, by a header parameter that is ignored.
+func pad(d *Draft, n int) {
+	keyID := func(size int) []byte { return Items(Map, 1, []byte{0x04}, BytesItem(make([]byte, size))) }
+	d.Unprotected = keyID(1000)
+	d.Unprotected = keyID(1000 + n - len(d.Bytes()))
+}
+
+// nested returns a zero within n items that begin with head.
+func nested(head byte, n int) []byte { return append(bytes.Repeat([]byte{head}, n), 0) }
+
+// pairs returns a map of n pairs.
+func pairs(n int) []byte {
+	b := Head(Map, uint64(n))
+	for i := range n {
+		b = append(append(b, Head(Unsigned, uint64(i))...), 0)
+	}
+	return b
+}
+
+// moreFields adds n unknown fields.
+func moreFields(n int) func(*Draft) {
+	return func(d *Draft) {
+		for i := range n {
+			d.Set("future "+digits(i), []byte{0})
+		}
+	}
 }
 
 func indefiniteCOSE(protected, unprotected, payload, sig []byte) []byte {
