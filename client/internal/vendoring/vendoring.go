@@ -66,6 +66,9 @@ func Vendor(ctx context.Context, o Options) (*Result, error) {
 	if err := checkRequirements(o.Dir); err != nil {
 		return nil, err
 	}
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
 	if o.Run == nil {
 		o.Run = run
 	}

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"unicode"
+
+	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/client/internal/config"
+	"github.com/cape-functions/cape/client/internal/docfile"
+	"github.com/cape-functions/cape/client/internal/login"
+	"github.com/cape-functions/cape/client/internal/vendoring"
+	"github.com/cape-functions/cape/client/trust"
+	"github.com/cape-functions/cape/core/attest"
+	"github.com/cape-functions/cape/core/funczip"
+	"github.com/cape-functions/cape/core/wire"
+)
+
+// silent is an error that was already shown.
+type silent struct{ error }
+
+// report shows an error, and what to do about it.
+func (a *app) report(err error) {
+	var quiet silent
+	if errors.As(err, &quiet) {
+		return
+	}
+	text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
+	fmt.Fprintln(a.Stderr, "Error: "+clean(text))
+	if h := a.hint(err); h != "" {
+		fmt.Fprintln(a.Stderr, "Hint: "+clean(h))
+	}
+}
+
+// clean keeps control characters of untrusted text from the terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || !unicode.IsControl(r) && !unicode.Is(unicode.Bidi_Control, r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
+}
+
+// hint says what to do about an error, empty if there is nothing to say.
+func (a *app) hint(err error) string {
+	if h := hintTrust(err); h != "" {
+		return h
+	}
+	if h := a.hintRemote(err); h != "" {
+		return h
+	}
+	for _, h := range hints() {
+		if errors.Is(err, h.when) {
+			return h.say
+		}
+	}
+	return ""
+}
+
+func hintTrust(err error) string {
+	var change *trust.Change
+	if errors.As(err, &change) {
+		return hintChange(change)
+	}
+	var unknown *trust.Unknown
+	if errors.As(err, &unknown) {
+		if unknown.Declined {
+			return "nothing was sent and nothing was remembered."
+		}
+		return "run the command on a terminal to look at the server and decide, or give the measurements that you expect with --pcr, or accept it unseen with --trust-first-use."
+	}
+	var root *trust.UnknownRoot
+	if errors.As(err, &root) {
+		return "if this is a development platform of yours, name its root: --root-cert FILE, or CAPE_ROOT_CERT together with CAPE_ENCLAVE_HOST. Otherwise do not use this server."
+	}
+	return ""
+}
+
+func hintChange(c *trust.Change) string {
+	for _, d := range c.Differences {
+		if id, ok := strings.CutPrefix(d.What, "function "); ok {
+			return "an id always means the same code, so the server is wrong. If you know why, forget the old one: cape trust forget " + c.Origin + " --function " + id
+		}
+	}
+	for _, d := range c.Differences {
+		if d.Stated {
+			return "compare what you gave with what the publisher of the image says; cape get-pcrs tells what the server says."
+		}
+	}
+	return "nothing was sent. Find out from the operator whether the enclave was upgraded. If so: cape trust forget " + c.Origin + ", and look at it anew; or give the new measurements with --pcr for this one call."
+}
+
+func (a *app) hintRemote(err error) string {
+	var remote *client.RemoteError
+	if !errors.As(err, &remote) {
+		return ""
+	}
+	switch {
+	case remote.Expired():
+		return "your token is too old. Get a new one, or give another with --token; a local caped dev writes a new login each time it starts."
+	case remote.Advice != "":
+		return remote.Advice
+	}
+	switch remote.Code {
+	case wire.CodeUnauthorized:
+		return "the server does not accept your token. Is it one of this server? Give another with --token."
+	case wire.CodeNotFound:
+		return "check the id or name with cape list. What belongs to others, and is not public, looks the same as what does not exist."
+	case wire.CodeUnavailable:
+		return "try again in a moment."
+	}
+	return ""
+}
+
+type hinted struct {
+	when error
+	say  string
+}
+
+// hints are in the order in which they count.
+func hints() []hinted {
+	return []hinted{
+		{config.ErrNoServer, "start one on this machine with caped dev, or name yours: export CAPE_ENCLAVE_HOST=https://…, or cape config enclave_host https://…"},
+		{config.ErrFile, "mend or remove the file."},
+		{login.ErrNone, "give a token with --token, or use the configuration of a local platform: . DIR/env of caped dev."},
+		{client.ErrToken, "give one with --token."},
+		{client.ErrUnreachable, "is the address right, and does the server run? A local one is started with caped dev. For a server with a certificate of its own, name it in CAPE_CA_CERT."},
+		{client.ErrRedirect, "a redirect may lead to the same host, or to one below it. Others are allowed by name: cape config redirect_hosts HOST"},
+		{client.ErrProtocol, "is this the address of a Cape server?"},
+		{client.ErrClosed, "the server may have ended the session; try again."},
+		{client.ErrStalled, "try again; if it happens again, the function may be stuck."},
+		{client.ErrFunction, "functions are named by their id (22 letters and digits) or as user/name."},
+		{funczip.ErrEmpty, "a deploy folder needs an app.py with a cape_handler; cape function create makes one."},
+		{funczip.ErrLink, "copy the file into the folder."},
+		{funczip.ErrName, "rename it: the enclave could not unpack it."},
+		{client.ErrPackage, "a function is a folder, or a zip of one, with an app.py that defines cape_handler; cape function create makes one."},
+		{client.ErrTooLarge, "functions may have 1,000,000,000 bytes, inputs and results 1 GiB."},
+		{client.ErrChecksum, "do not use the result: the server is wrong or dishonest."},
+		{attest.ErrDebug, "the operator can read the memory of a debug enclave."},
+		{attest.ErrTime, "is the clock of this machine right? Documents from a file are checked at their own time with --at document."},
+		{attest.ErrNonce, "the server answered with the document of another session."},
+		{trust.ErrPCRs, "write --pcr index:hex, as in --pcr 0:5f2c…; several of one index mean any of them."},
+		{trust.ErrFile, "look at the file; without it, all servers are unknown again."},
+		{client.ErrAttestation, "nothing was sent. Do not use this server before you know why."},
+		{vendoring.ErrPip, "install it (python3 -m ensurepip, or your system's python3-pip), or name another Python with --python."},
+		{vendoring.ErrInstall, "only ready-made wheels for the enclave's Python can be fetched. Look at what pip says above."},
+		{vendoring.ErrConflict, "move your file, or delete what an earlier pip put there."},
+		{vendoring.ErrRequirements, "write what the function needs into requirements.txt, one package a line."},
+		{docfile.ErrNone, "cape run -o json writes the document of a run; servers give it as base64."},
+		{context.DeadlineExceeded, "try again."},
+		{fs.ErrPermission, "check who owns the file and its folder."},
+		{errUsage, "cape help, or the command with --help, tells how it is used."},
+	}
+}
