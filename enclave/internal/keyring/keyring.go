@@ -22,7 +22,7 @@ import (
 const (
 	callTimeout = wire.LinkCall
 	attempts    = 3
-	maxBackoff  = 2 * time.Second
+	maxBackoff  = time.Second / 2
 )
 
 // recipientBits is the size of the key pair that KMS encrypts to; the attestation
