@@ -66,6 +66,16 @@ func elfHead(machine uint16) string {
 	return string(h)
 }
 
+// private is an empty directory as Unpack needs it.
+func private(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "private")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 const app = "def cape_handler(d): return d\n"
 
 func TestAccepted(t *testing.T) {
@@ -92,7 +102,7 @@ func TestAccepted(t *testing.T) {
 			if d := cmp.Diff(&c.want, got); d != "" || string(source) != app {
 				t.Errorf("%s; app.py is %q", d, source)
 			}
-			dir := t.TempDir()
+			dir := private(t)
 			if got, err = Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir); err != nil || cmp.Diff(&c.want, got) != "" {
 				t.Fatalf("unpacked %+v, %v", got, err)
 			}
@@ -154,7 +164,7 @@ func TestRefused(t *testing.T) {
 			if name == "large app.py" {
 				return // only Check reads it whole
 			}
-			if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), t.TempDir()); !errors.Is(err, ErrInvalid) {
+			if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), private(t)); !errors.Is(err, ErrInvalid) {
 				t.Errorf("unpacked: %v", err)
 			}
 		})
