@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/cape-functions/cape/core/attest/nitro"
@@ -71,7 +70,7 @@ type Server struct {
 	PCRs map[int]nitro.PCR
 	// KeyPolicy is the SHA-256 of the KMS key policy.
 	KeyPolicy [32]byte
-	// TLS is what httptest says of a server made by NewTLS.
+	// HTTP is the server below.
 	HTTP *httptest.Server
 
 	mu        sync.Mutex
@@ -83,13 +82,19 @@ type Server struct {
 	count     int
 }
 
+// T is what a server needs of a test.
+type T interface {
+	Fatal(...any)
+	Cleanup(func())
+}
+
 // New starts a server without TLS that ends with the test.
-func New(t testing.TB) *Server { return start(t, httptest.NewUnstartedServer(nil), false) }
+func New(t T) *Server { return start(t, httptest.NewUnstartedServer(nil), false) }
 
 // NewTLS starts one with TLS; HTTP.Certificate is its certificate.
-func NewTLS(t testing.TB) *Server { return start(t, httptest.NewUnstartedServer(nil), true) }
+func NewTLS(t T) *Server { return start(t, httptest.NewUnstartedServer(nil), true) }
 
-func start(t testing.TB, h *httptest.Server, tls bool) *Server {
+func start(t T, h *httptest.Server, tls bool) *Server {
 	now := time.Now()
 	s := &Server{
 		Authority: attestkit.NewAuthority("fake platform", now), PCRs: map[int]nitro.PCR{},

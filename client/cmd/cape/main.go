@@ -19,7 +19,7 @@ func main() {
 	}
 	status := cli.Run(ctx, cli.IO{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Getenv: os.LookupEnv, Home: home, Now: time.Now,
+		Getenv: os.LookupEnv, Home: home, Now: time.Now, Terminal: cli.Terminal,
 	})
 	stop()
 	os.Exit(status)

@@ -33,6 +33,8 @@ type IO struct {
 	Getenv func(string) (string, bool)
 	Home   string
 	Now    func() time.Time
+	// Terminal tells whether a stream is one on which somebody looks and types.
+	Terminal func(stream any) bool
 }
 
 // app is one run of the command.
@@ -169,14 +171,14 @@ func (a *app) settings() (*config.Settings, error) {
 	return s, err
 }
 
-// terminal tells whether a stream is one.
-func terminal(stream any) bool {
+// Terminal tells whether a stream is one.
+func Terminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // canAsk tells whether somebody sits there who can answer a question.
-func (a *app) canAsk() bool { return terminal(a.Stdin) && terminal(a.Stderr) }
+func (a *app) canAsk() bool { return a.Terminal(a.Stdin) && a.Terminal(a.Stderr) }
 
 // note writes a line for people.
 func (a *app) note(format string, values ...any) {

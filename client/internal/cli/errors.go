@@ -87,6 +87,9 @@ func hintChange(c *trust.Change) string {
 		}
 	}
 	for _, d := range c.Differences {
+		if d.What == "root" {
+			return "nothing was sent. A server that changes between AWS's enclaves and others, or to another development platform, is another server. If that is what you expect: cape trust forget " + c.Origin
+		}
 		if d.Stated {
 			return "compare what you gave with what the publisher of the image says; cape get-pcrs tells what the server says."
 		}

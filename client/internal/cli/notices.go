@@ -55,5 +55,5 @@ func (a *app) colour() bool {
 		return false
 	}
 	v, _ := a.Getenv("TERM")
-	return terminal(a.Stderr) && v != "dumb"
+	return a.Terminal(a.Stderr) && v != "dumb"
 }

@@ -24,7 +24,7 @@ const barWidth = 30
 // progress starts a bar: only for people who look at a terminal and read plain output.
 func (a *app) progress(title string) *bar {
 	dumb, _ := a.Getenv("TERM")
-	b := &bar{app: a, title: title, on: terminal(a.Stderr) && !a.json() && dumb != "dumb"}
+	b := &bar{app: a, title: title, on: a.Terminal(a.Stderr) && !a.json() && dumb != "dumb"}
 	return b
 }
 

@@ -127,7 +127,10 @@ func strip(site string) error {
 		case err != nil:
 			return err
 		case d.IsDir() && d.Name() == "__pycache__":
-			return errors.Join(os.RemoveAll(path), fs.SkipDir)
+			if err := os.RemoveAll(path); err != nil {
+				return err
+			}
+			return fs.SkipDir
 		case d.IsDir():
 			return nil
 		case strings.HasSuffix(d.Name(), ".pyc"):
