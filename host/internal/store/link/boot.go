@@ -1,0 +1,86 @@
+package link
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/host/internal/api/reply"
+)
+
+// maxBirth bounds what a runtime posts to /v1/birth, in bytes.
+const maxBirth = wire.MaxPolicy + wire.MaxDocument + 4<<10
+
+// Boot answers the boot link.
+type Boot struct {
+	// Message returns what the runtime boots with.
+	Message func(ctx context.Context) (wire.Boot, error)
+	// Born receives the birth document of a new KEK; nil outside of
+	// wire.ModeKMSInit, where a birth is refused.
+	Born func(ctx context.Context, b wire.Birth) error
+}
+
+// Handler returns the link's routes: GET /v1/boot and POST /v1/birth.
+func (b Boot) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/boot", b.boot)
+	mux.HandleFunc("POST /v1/birth", b.birth)
+	return mux
+}
+
+func (b Boot) boot(w http.ResponseWriter, r *http.Request) {
+	m, err := b.Message(r.Context())
+	if err != nil {
+		reply.Error(w, wire.CodeUnavailable, "the host has no boot message", "see the host's log")
+		return
+	}
+	body, err := wire.Marshal(m)
+	if err != nil {
+		reply.Error(w, wire.CodeInternal, "the boot message cannot be encoded", "")
+		return
+	}
+	writeCBOR(w, http.StatusOK, body)
+}
+
+func (b Boot) birth(w http.ResponseWriter, r *http.Request) {
+	if b.Born == nil {
+		reply.Error(w, wire.CodeInvalidRequest, "this runtime was not started to create a key", "")
+		return
+	}
+	stall := newStall(w)
+	data, err := io.ReadAll(io.LimitReader(stall.reader(r.Body), maxBirth+1))
+	if err != nil {
+		reply.Error(w, wire.CodeInvalidRequest, "the birth document did not arrive whole", "")
+		return
+	}
+	var birth wire.Birth
+	if err := wire.Unmarshal(data, maxBirth, &birth); err != nil {
+		reply.Error(w, wire.CodeInvalidRequest, "the birth document is malformed", "")
+		return
+	}
+	if !strings.HasPrefix(birth.KMS, "arn:") || len(birth.KMS) > 2048 || len(birth.Policy) == 0 || len(birth.Document) == 0 {
+		reply.Error(w, wire.CodeInvalidRequest, "the birth document is incomplete", "")
+		return
+	}
+	if err := b.Born(r.Context(), birth); err != nil {
+		reply.Error(w, wire.CodeUnavailable, "the birth document could not be stored", "see the host's log")
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// Credentials returns the credentials link's one route, GET /v1/credentials.
+func Credentials(get func(ctx context.Context) (wire.Credentials, error)) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/credentials", func(w http.ResponseWriter, r *http.Request) {
+		c, err := get(r.Context())
+		if err != nil {
+			reply.Error(w, wire.CodeUnavailable, "the host has no credentials", "see the host's log")
+			return
+		}
+		reply.JSON(w, http.StatusOK, c)
+	})
+	return mux
+}
