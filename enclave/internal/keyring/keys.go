@@ -118,8 +118,8 @@ func (k *Keyring) decrypt(ctx context.Context, blob []byte, c Context) (*kms.Dec
 	return out, nil
 }
 
-// prepare returns the encryption context and a fresh attestation document: KMS refuses
-// one that is older than five minutes.
+// prepare returns the encryption context and a fresh attestation document, made for this
+// call alone: KMS takes documents of the last minutes only.
 func (k *Keyring) prepare(c Context) (map[string]string, *types.RecipientInfo, error) {
 	pairs, err := c.pairs()
 	if err != nil {

@@ -22,8 +22,8 @@ type iovec struct {
 type message struct{ request, response iovec }
 
 // ioctlRaw is NSM_IOCTL_RAW, _IOWR(0x0A, 0, struct nsm_raw): direction (read and write) in
-// the top two bits, size in the next 14, type, number (asm-generic/ioctl.h).
-const ioctlRaw = 3<<30 | unsafe.Sizeof(message{})<<16 | 0x0A<<8 | 0
+// the top two bits, size in the next 14, type, number 0 (asm-generic/ioctl.h).
+const ioctlRaw = 3<<30 | unsafe.Sizeof(message{})<<16 | 0x0A<<8
 
 // OpenDevice opens the real module, /dev/nsm. The driver itself serialises requests and
 // gives up after its own timeout.
