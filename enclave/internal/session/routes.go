@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -103,11 +104,8 @@ func (s *Server) userKey(ctx context.Context, v *visit, w http.ResponseWriter, r
 		v.refuse(w, f)
 		return
 	}
-	nonce, err := s.cfg.NSM.Random(16)
-	if err != nil {
-		v.refuse(w, faultOf(err))
-		return
-	}
+	nonce := make([]byte, 16)
+	rand.Read(nonce)
 	doc, _, err := s.attestV1(nonce, wire.UserDataV1{Key: key.SPKI})
 	if err != nil {
 		v.refuse(w, faultOf(err))

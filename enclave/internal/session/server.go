@@ -23,7 +23,6 @@ import (
 // Attestor is the security module; nsm.Device is one.
 type Attestor interface {
 	Attest(nsm.Request) ([]byte, error)
-	Random(n int) ([]byte, error)
 	Time() (time.Time, error)
 }
 
