@@ -186,7 +186,9 @@ func TestLies(t *testing.T) {
 		{"no subprotocol", func(l *testkit.Lies) { l.NoSubprotocol = true }, []error{client.ErrProtocol}, false},
 		{"garbage frame", func(l *testkit.Lies) { l.Frame = func(string, []byte) []byte { return []byte("{") } }, []error{client.ErrProtocol}, false},
 		{"frame without message", func(l *testkit.Lies) { l.Frame = func(string, []byte) []byte { return []byte("{}") } }, []error{client.ErrProtocol}, false},
-		{"flood before the document", func(l *testkit.Lies) { l.Frame = func(string, []byte) []byte { return bytes.Repeat([]byte("a"), 1<<20) } }, []error{client.ErrTooLarge}, false},
+		{"flood before the document", func(l *testkit.Lies) {
+			l.Frame = func(string, []byte) []byte { return bytes.Repeat([]byte("a"), 1<<20) }
+		}, []error{client.ErrTooLarge}, false},
 		{"output altered", func(l *testkit.Lies) { l.Result = func(r *wire.ResultV1) { r.Message = []byte("other") } }, []error{client.ErrChecksum}, true},
 		{"output and checksum altered", func(l *testkit.Lies) {
 			l.Result = func(r *wire.ResultV1) {

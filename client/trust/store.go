@@ -117,6 +117,9 @@ func Parse(data []byte) (*wire.TrustFile, error) {
 	if err := d.Decode(&f); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFile, err)
 	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: there is something behind the JSON", ErrFile)
+	}
 	if f.Version == Version && f.Origins == nil {
 		f.Origins = map[string]*wire.TrustOrigin{}
 	}
@@ -124,7 +127,7 @@ func Parse(data []byte) (*wire.TrustFile, error) {
 }
 
 // noDuplicates refuses JSON with a key twice in one object, which two readers could
-// understand in two ways, and anything after the one value.
+// understand in two ways.
 func noDuplicates(data []byte) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()

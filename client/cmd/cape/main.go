@@ -11,6 +11,9 @@ import (
 	"github.com/cape-functions/cape/client/internal/cli"
 )
 
+// revision is set by the build.
+var revision = ""
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	home, err := os.UserHomeDir()
@@ -19,7 +22,7 @@ func main() {
 	}
 	status := cli.Run(ctx, cli.IO{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Getenv: os.LookupEnv, Home: home, Now: time.Now, Terminal: cli.Terminal,
+		Getenv: os.LookupEnv, Home: home, Now: time.Now, Terminal: cli.Terminal, Revision: revision,
 	})
 	stop()
 	os.Exit(status)

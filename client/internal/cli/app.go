@@ -35,6 +35,8 @@ type IO struct {
 	Now    func() time.Time
 	// Terminal tells whether a stream is one on which somebody looks and types.
 	Terminal func(stream any) bool
+	// Revision is the commit that the build was told of; empty: what Go noted.
+	Revision string
 }
 
 // app is one run of the command.

@@ -76,7 +76,7 @@ func (a *app) connect(who *caller, pcrs []string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{BaseURL: server, Trust: keeper, RedirectHosts: s.Hosts(), UserAgent: "cape/" + versionOf().Version, Now: a.Now}
+	o := client.Options{BaseURL: server, Trust: keeper, RedirectHosts: s.Hosts(), UserAgent: "cape/" + a.versionOf().Version, Now: a.Now}
 	conn := &connection{server: server}
 	if who != nil {
 		o.Token, conn.caller = client.StaticToken(who.token), *who

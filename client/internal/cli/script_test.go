@@ -151,11 +151,15 @@ func upgrade(ts *testscript.TestScript, _ bool, _ []string) {
 // lie WHAT: the server is not honest any more.
 func lie(ts *testscript.TestScript, _ bool, args []string) {
 	lies := map[string]func(*testkit.Lies){
-		"nonce":     func(l *testkit.Lies) { l.Document = func(_ string, d *nitro.Document) { d.Nonce = make([]byte, 24) } },
-		"root":      func(l *testkit.Lies) { l.Authority = attestkit.NewAuthority("stranger", time.Now()) },
-		"debug":     func(l *testkit.Lies) { l.Document = func(_ string, d *nitro.Document) { d.PCRs[0] = nitro.PCR{} } },
-		"policy":    func(l *testkit.Lies) { l.UserData = func(_ string, u *wire.UserDataV1) { u.KeyChecksum = make([]byte, 32) } },
-		"code":      func(l *testkit.Lies) { l.UserData = func(_ string, u *wire.UserDataV1) { u.FuncChecksum = make([]byte, 32) } },
+		"nonce": func(l *testkit.Lies) { l.Document = func(_ string, d *nitro.Document) { d.Nonce = make([]byte, 24) } },
+		"root":  func(l *testkit.Lies) { l.Authority = attestkit.NewAuthority("stranger", time.Now()) },
+		"debug": func(l *testkit.Lies) { l.Document = func(_ string, d *nitro.Document) { d.PCRs[0] = nitro.PCR{} } },
+		"policy": func(l *testkit.Lies) {
+			l.UserData = func(_ string, u *wire.UserDataV1) { u.KeyChecksum = make([]byte, 32) }
+		},
+		"code": func(l *testkit.Lies) {
+			l.UserData = func(_ string, u *wire.UserDataV1) { u.FuncChecksum = make([]byte, 32) }
+		},
 		"output":    func(l *testkit.Lies) { l.Result = func(r *wire.ResultV1) { r.Message = []byte("other") } },
 		"signature": func(l *testkit.Lies) { l.Result = func(r *wire.ResultV1) { r.SignedChecksums = nil } },
 		"no-key":    func(l *testkit.Lies) { l.UserData = func(_ string, u *wire.UserDataV1) { u.SignatureKey = nil } },

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 
@@ -14,9 +15,9 @@ type versionOutput struct {
 	Go       string `json:"go"`
 }
 
-// versionOf returns what the Go linker noted.
-func versionOf() versionOutput {
-	v := versionOutput{Version: "(devel)", Go: runtime.Version()}
+// versionOf returns what the build and the Go linker noted.
+func (a *app) versionOf() versionOutput {
+	v := versionOutput{Version: "(devel)", Revision: a.Revision, Go: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
@@ -27,7 +28,7 @@ func versionOf() versionOutput {
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			v.Revision = s.Value
+			v.Revision = cmp.Or(v.Revision, s.Value)
 		case "vcs.modified":
 			v.Modified = s.Value == "true"
 		}
@@ -41,7 +42,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  args(0, 0, ""),
 		RunE: func(*cobra.Command, []string) error {
-			v := versionOf()
+			v := a.versionOf()
 			if a.json() {
 				return a.printJSON(v)
 			}

@@ -61,7 +61,9 @@ func (k Key) environment() []string {
 	return append([]string{"CAPE_" + strings.ToUpper(k.Name)}, k.Also...)
 }
 
-func defaultPresets(home string) string { return filepath.Join(home, ".config", "cape", "presets.json") }
+func defaultPresets(home string) string {
+	return filepath.Join(home, ".config", "cape", "presets.json")
+}
 
 func defaults(home string) map[string]string {
 	return map[string]string{
