@@ -85,6 +85,12 @@ func decode(body []byte, v any) error {
 
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// The body is read before a place is taken: a slow sender holds up nobody.
+	body, err := readBody(w, r)
+	if err != nil {
+		s.answerError(w, r, nil, err)
+		return
+	}
 	queue := time.NewTimer(queueTime)
 	defer queue.Stop()
 	select {
@@ -96,11 +102,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	body, err := readBody(w, r)
-	if err != nil {
-		s.answerError(w, r, nil, err)
-		return
-	}
+	s.serve(w, r, body)
+}
+
+// serve authenticates a request, runs its operation and answers.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 	ctx, cancel := context.WithTimeout(r.Context(), callTime)
 	defer cancel()
 	c, err := s.authenticate(r, body)
