@@ -58,9 +58,9 @@ func (v *visit) open(ctx context.Context, w http.ResponseWriter, r *http.Request
 		return nil, false
 	}
 	ws.SetReadLimit(-1) // next counts by itself and says what the limit is
-	c := &channel{v: v, ws: ws, raw: t.conn}
 	limits := v.s.cfg.Timeouts
-	c.watch = newWatch(limits.Handshake, limits.Tick, func() { c.close(websocket.StatusNormalClosure, "no traffic") })
+	c := &channel{v: v, ws: ws, raw: t.conn, watch: newWatch(limits.Handshake)}
+	c.watch.run(limits.Tick, func() { c.close(websocket.StatusNormalClosure, "no traffic") })
 	c.stop = context.AfterFunc(ctx, func() { c.close(websocket.StatusGoingAway, "") })
 	return c, true
 }

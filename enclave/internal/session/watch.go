@@ -19,11 +19,15 @@ type watch struct {
 	timer   *time.Timer
 }
 
-// newWatch calls expire, once, when longer than the limit passed since the last progress, at
-// most a tick late.
-func newWatch(limit, tick time.Duration, expire func()) *watch {
+func newWatch(limit time.Duration) *watch {
 	w := &watch{start: time.Now()}
 	w.expect(limit)
+	return w
+}
+
+// run calls expire, once, when longer than the limit passed since the last progress, at most
+// a tick late.
+func (w *watch) run(tick time.Duration, expire func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(tick, func() {
@@ -38,7 +42,6 @@ func newWatch(limit, tick time.Duration, expire func()) *watch {
 			w.timer.Reset(tick)
 		}
 	})
-	return w
 }
 
 func (w *watch) expired() bool {
