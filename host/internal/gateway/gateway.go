@@ -1,13 +1,13 @@
-// Package gateway carries client connections to an enclave. It reads the head
-// of one HTTP request, passes it on as it came, and then moves bytes: it never
-// ends a WebSocket, parses a frame, or keeps anything.
+// Package gateway carries client connections to an enclave. It passes the head
+// of one HTTP request on as it came, and looks at the head of the answer: when
+// the enclave switches protocols it moves bytes from then on, both ways,
+// without parsing a frame; any other answer goes back as an ordinary one. It
+// never ends a WebSocket and keeps nothing.
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,13 +18,13 @@ import (
 	"github.com/cape-functions/cape/host/internal/api/reply"
 )
 
-// Deadlines and sizes of one connection.
+// Deadlines of one connection.
 const (
-	dialWait  = 5 * time.Second
-	headWait  = 10 * time.Second
-	lifetime  = 24 * time.Hour // whatever happens; the enclave closes idle sessions long before
-	smallRead = 512            // held by an idle direction
-	largeRead = 64 << 10       // borrowed while data flows
+	dialWait   = 5 * time.Second
+	headWait   = 10 * time.Second // for the request's head to be taken
+	answerWait = 90 * time.Second // for the answer's head: a cold key comes from KMS
+	lingerWait = 5 * time.Second  // for the client to read what an ended enclave said last
+	lifetime   = 24 * time.Hour   // whatever happens; the enclave closes idle sessions long before
 )
 
 // Config says where connections go.
@@ -39,7 +39,7 @@ type Config struct {
 // Gateway is an http.Handler. It is safe for concurrent use.
 type Gateway struct {
 	cfg     Config
-	buffers sync.Pool
+	buffers sync.Pool // of *[burst]byte
 
 	mu     sync.Mutex
 	closed bool
@@ -49,207 +49,114 @@ type Gateway struct {
 
 // New returns a Gateway. Close ends what it carries.
 func New(cfg Config) *Gateway {
-	return &Gateway{cfg: cfg, pairs: map[*pair]struct{}{}, buffers: sync.Pool{New: func() any {
-		b := make([]byte, largeRead)
-		return &b
-	}}}
+	return &Gateway{cfg: cfg, pairs: map[*pair]struct{}{}, buffers: sync.Pool{New: func() any { return new([burst]byte) }}}
 }
 
-// pair is a client's connection and the enclave's, each with what was read of it ahead.
+// pair is a client's connection and the enclave's.
 type pair struct {
-	client, enclave net.Conn
-	timer           *time.Timer
+	mu              sync.Mutex
+	closed          bool
+	client, enclave net.Conn // the client's is nil until it was taken from the HTTP server
 }
 
+// hold makes conn end with the pair, at once if the pair has ended.
+func (p *pair) hold(which *net.Conn, conn net.Conn) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errors.Join(errClosed, conn.Close())
+	}
+	*which = conn
+	return nil
+}
+
+// close ends both connections. It may be called more than once.
 func (p *pair) close() {
-	p.timer.Stop()
-	p.client.Close()
-	p.enclave.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.closed = true
+	for _, c := range []net.Conn{p.client, p.enclave} {
+		if c != nil {
+			_ = c.Close() // nobody is left to tell
+		}
+	}
 }
 
-// ServeHTTP passes r to the enclave and the rest of the connection after it.
+var (
+	errFull   = errors.New("too many connections")
+	errClosed = errors.New("the connection was closed")
+)
+
+// ServeHTTP passes r to the enclave, and the rest of the connection after it
+// when the enclave takes the upgrade.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		reply.Error(w, wire.CodeInvalidRequest, "this route takes no request body", "send the request without one")
 		return
 	}
-	p, err := g.connect(r)
+	p, err := g.enter()
 	if err != nil {
-		if errors.Is(err, errFull) {
-			w.Header().Set("Retry-After", "1")
+		g.unavailable(w, err)
+		return
+	}
+	carrying := false
+	defer func() {
+		if !carrying {
+			g.leave(p)
 		}
-		g.cfg.Log.Warn("no enclave for a connection", "error", err)
-		reply.Error(w, wire.CodeUnavailable, "no enclave is ready", "try again in a moment")
+	}()
+	if err := g.dial(r.Context(), p); err != nil {
+		g.unavailable(w, err)
 		return
 	}
-	ahead, err := g.take(w, r, p)
-	if err != nil {
-		g.cfg.Log.Debug("handing a connection over", "error", err)
-		g.drop(p)
-		return
-	}
-	go g.carry(p, ahead)
+	carrying = g.exchange(w, r, p)
 }
 
-var (
-	errFull   = errors.New("too many connections")
-	errClosed = errors.New("the gateway is closing")
-)
+func (g *Gateway) unavailable(w http.ResponseWriter, err error) {
+	text := "no enclave is ready"
+	if errors.Is(err, errFull) {
+		text = "the server carries as many connections as it can"
+	}
+	g.cfg.Log.Warn("connection refused", "reason", err)
+	w.Header().Set("Retry-After", "1")
+	reply.Error(w, wire.CodeUnavailable, text, "try again in a moment")
+}
 
-// connect dials the enclave and registers the pair.
-func (g *Gateway) connect(r *http.Request) (*pair, error) {
+// enter counts a connection in; leave counts it out.
+func (g *Gateway) enter() (*pair, error) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	switch {
 	case g.closed:
-		g.mu.Unlock()
 		return nil, errClosed
 	case len(g.pairs) >= g.cfg.Max:
-		g.mu.Unlock()
 		return nil, errFull
 	}
 	p := &pair{}
 	g.pairs[p] = struct{}{}
 	g.done.Add(1)
-	g.mu.Unlock()
-
-	ctx, cancel := context.WithTimeout(r.Context(), dialWait)
-	defer cancel()
-	conn, err := g.cfg.Dial(ctx)
-	if err != nil {
-		g.forget(p)
-		return nil, err
-	}
-	p.enclave = conn
 	return p, nil
 }
 
-func (g *Gateway) forget(p *pair) {
+func (g *Gateway) leave(p *pair) {
+	p.close()
 	g.mu.Lock()
 	delete(g.pairs, p)
 	g.mu.Unlock()
 	g.done.Done()
 }
 
-func (g *Gateway) drop(p *pair) {
-	p.enclave.Close()
-	if p.client != nil {
-		p.client.Close()
-	}
-	g.forget(p)
-}
-
-// take writes the request's head to the enclave and takes the connection from
-// the HTTP server. It returns what the server had read beyond the head.
-func (g *Gateway) take(w http.ResponseWriter, r *http.Request, p *pair) ([]byte, error) {
-	if err := p.enclave.SetWriteDeadline(time.Now().Add(headWait)); err != nil {
-		return nil, err
-	}
-	if err := writeHead(p.enclave, r); err != nil {
-		reply.Error(w, wire.CodeUnavailable, "the enclave does not answer", "try again in a moment")
-		return nil, err
-	}
-	client, buffered, err := http.NewResponseController(w).Hijack()
+func (g *Gateway) dial(ctx context.Context, p *pair) error {
+	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	conn, err := g.cfg.Dial(ctx)
 	if err != nil {
-		return nil, err
-	}
-	g.mu.Lock()
-	p.client = client
-	closed := g.closed
-	p.timer = time.AfterFunc(lifetime, p.close)
-	g.mu.Unlock()
-	if closed {
-		return nil, errClosed
-	}
-	ahead := make([]byte, buffered.Reader.Buffered())
-	if _, err := io.ReadFull(buffered.Reader, ahead); err != nil {
-		return nil, err
-	}
-	return ahead, errors.Join(client.SetDeadline(time.Time{}), p.enclave.SetDeadline(time.Time{}))
-}
-
-// writeHead sends the request as it came: every header line, the order of
-// names aside. Only an upgrade keeps the connection open after its answer.
-func writeHead(w io.Writer, r *http.Request) error {
-	b := bufio.NewWriterSize(w, 4096)
-	h := r.Header
-	if h.Get("Upgrade") == "" {
-		h = h.Clone()
-		h.Set("Connection", "close")
-	}
-	b.WriteString(r.Method + " " + r.URL.RequestURI() + " HTTP/1.1\r\nHost: " + r.Host + "\r\n")
-	if err := h.Write(b); err != nil {
 		return err
 	}
-	b.WriteString("\r\n")
-	return b.Flush()
-}
-
-// carry moves bytes both ways until both directions have ended.
-func (g *Gateway) carry(p *pair, ahead []byte) {
-	defer g.forget(p)
-	defer p.close()
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		g.copy(p.client, p.enclave)
-		// What the enclave said is all there is: the client cannot get an answer any more.
-		p.close()
-	}()
-	if _, err := p.enclave.Write(ahead); err == nil {
-		g.copy(p.enclave, p.client)
-	}
-	<-back
-}
-
-// copy moves bytes from src to dst and then ends that direction. While nothing
-// comes it holds a small buffer; a large one is borrowed while data flows.
-func (g *Gateway) copy(dst, src net.Conn) {
-	small := make([]byte, smallRead)
-	for {
-		n, err := src.Read(small)
-		if !write(dst, small[:n]) {
-			src.Close()
-			return
-		}
-		if err == nil && n == len(small) {
-			err = g.flow(dst, src)
-		}
-		if err != nil {
-			endWriting(dst)
-			return
-		}
-	}
-}
-
-// flow copies with a large buffer until the source has no more at hand.
-func (g *Gateway) flow(dst, src net.Conn) error {
-	buf := g.buffers.Get().(*[]byte)
-	defer g.buffers.Put(buf)
-	for {
-		n, err := src.Read(*buf)
-		if !write(dst, (*buf)[:n]) {
-			return io.ErrClosedPipe
-		}
-		if err != nil || n < smallRead {
-			return err
-		}
-	}
-}
-
-func write(dst net.Conn, b []byte) bool {
-	if len(b) == 0 {
-		return true
-	}
-	_, err := dst.Write(b)
-	return err == nil
-}
-
-// endWriting tells the other side that no more comes, if the transport can.
-func endWriting(c net.Conn) {
-	if half, ok := c.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		return
-	}
-	c.Close()
+	return p.hold(&p.enclave, conn)
 }
 
 // Close ends every connection and waits for their goroutines.
@@ -257,9 +164,7 @@ func (g *Gateway) Close() {
 	g.mu.Lock()
 	g.closed = true
 	for p := range g.pairs {
-		if p.client != nil {
-			p.close()
-		}
+		p.close()
 	}
 	g.mu.Unlock()
 	g.done.Wait()
