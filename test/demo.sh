@@ -13,7 +13,8 @@ finish() {
 }
 trap finish EXIT
 say() { printf '\n%s\n' "$*"; }
-run() { printf '$ %s\n' "$*"; "$@"; }
+show() { printf '$ %s\n' "$*"; }
+run() { show "$@"; "$@"; }
 
 say "1. A platform on this machine: one command, one directory."
 bin/caped dev --data-dir "$dir/data" --listen 127.0.0.1:0 >"$dir/out" 2>"$dir/log" &
@@ -29,7 +30,8 @@ PATH=$here/bin:$PATH
 
 say "2. A new function, deployed: encrypted to the enclave before it leaves this folder."
 (cd "$dir" && run cape function create hello)
-run cape deploy "$dir/hello" -o json >"$dir/hello.json" 2>/dev/null
+show cape deploy hello -o json
+cape deploy "$dir/hello" -o json >"$dir/hello.json" 2>/dev/null
 field() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$@"; }
 id=$(field "$dir/hello.json" function_id)
 sum=$(field "$dir/hello.json" function_checksum)
@@ -39,13 +41,15 @@ say "3. Run it. The client verifies the enclave first, and says what it verified
 run cape run "$id" 'Hello, enclave' --function-checksum "$sum" --verbose
 
 say "4. An example with a dependency in its folder."
-run cape deploy examples/stats -o json >"$dir/stats.json" 2>/dev/null
-run cape run dev/stats -f examples/stats/input.json
+run cape deploy examples/stats 2>/dev/null
+run cape run dev/stats -f examples/stats/input.json 2>/dev/null
 
 say "5. Encrypt an input now, with nobody online; only the owner's functions can open it."
-sealed=$(cape encrypt 'a secret')
+show "cape encrypt 'a secret'"
+sealed=$(cape encrypt 'a secret' 2>/dev/null)
 echo "${sealed:0:60}…"
-run cape run "$id" "$sealed"
+show cape run "$id" "${sealed:0:24}…"
+cape run "$id" "$sealed" 2>/dev/null
 
 say "6. What this enclave is."
 run cape get-pcrs

@@ -15,6 +15,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot"
@@ -48,11 +50,17 @@ func parseFlags(args []string) (boot.Parts, error) {
 	links := f.String("links", "", "directory of the unix sockets that stand in for vsock; empty: AF_VSOCK to CID 2")
 	python := f.String("python", "/usr/bin/python3", "interpreter for functions, 3.9 or newer")
 	scratch := f.String("scratch", "", "directory for the runtime alone, better in memory")
+	mount := f.Bool("mount-scratch", false, "mount a file system in memory on the scratch directory: only in a mount namespace of the runtime's own")
 	if err := f.Parse(args); err != nil {
 		return boot.Parts{}, err
 	}
 	if f.NArg() > 0 || !filepath.IsAbs(*scratch) {
 		return boot.Parts{}, errors.New("needs --scratch DIR with an absolute path, and takes no arguments")
+	}
+	if *mount {
+		if err := mountScratch(*scratch); err != nil {
+			return boot.Parts{}, err
+		}
 	}
 	network := vsock.AF(vsock.CIDHost)
 	if *links != "" {
@@ -62,6 +70,17 @@ func parseFlags(args []string) (boot.Parts, error) {
 		Network: network, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
 		Python: *python, Scratch: *scratch, Degraded: true, Log: os.Stdout,
 	}, nil
+}
+
+// mountScratch keeps what the runtime unpacks out of every file system that the host sees.
+func mountScratch(dir string) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("leaving the host's mounts: %w", err)
+	}
+	if err := unix.Mount("cape", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=80%"); err != nil {
+		return fmt.Errorf("mounting the scratch directory: %w", err)
+	}
+	return nil
 }
 
 func dial(ctx context.Context, n vsock.Network) (nsm.Transport, error) {

@@ -146,6 +146,7 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 type enclave struct {
 	log     *slog.Logger
 	dir     string
+	memory  string // scratch of a runtime without namespaces
 	net     vsock.Network
 	release wire.Release
 	cmd     *exec.Cmd
@@ -262,7 +263,7 @@ func (e *enclave) spawn(path, python string) (*os.File, error) {
 		}
 		e.cmd = &exec.Cmd{
 			Path:        path,
-			Args:        []string{"cape-runtime-dev", "--links", e.dir, "--python", python, "--scratch", filepath.Join(e.dir, "scratch")},
+			Args:        e.arguments(python, flags),
 			Env:         []string{},
 			Dir:         "/",
 			Stdout:      w,
@@ -281,6 +282,22 @@ func (e *enclave) spawn(path, python string) (*os.File, error) {
 		failures = errors.Join(failures, err)
 	}
 	return nil, fmt.Errorf("starting %s: %w", path, failures)
+}
+
+// arguments are the runtime's. In a mount namespace of its own it mounts its
+// scratch directory in memory, where the host does not see it; without one the
+// directory is at least on no disk.
+func (e *enclave) arguments(python string, flags uintptr) []string {
+	args := []string{"cape-runtime-dev", "--links", e.dir, "--python", python}
+	if flags&syscall.CLONE_NEWNS != 0 {
+		return append(args, "--scratch", filepath.Join(e.dir, "scratch"), "--mount-scratch")
+	}
+	if dir, err := os.MkdirTemp("/dev/shm", "cape-"); err == nil {
+		e.memory = dir
+		return append(args, "--scratch", dir)
+	}
+	e.log.Warn("no file system in memory: functions are unpacked on disk while the enclave runs", "hint", "mount a tmpfs on /dev/shm")
+	return append(args, "--scratch", filepath.Join(e.dir, "scratch"))
 }
 
 // copyLog passes the runtime's log on, line by line, until it ends.
@@ -354,8 +371,13 @@ func (e *enclave) cleanUp() {
 	}
 	e.mu.Unlock()
 	e.handlers.Wait()
-	if err := os.RemoveAll(e.dir); err != nil {
-		e.log.Warn("removing enclave directory", "error", err)
+	for _, dir := range []string{e.dir, e.memory} {
+		if dir == "" {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			e.log.Warn("removing enclave directory", "error", err)
+		}
 	}
 }
 
