@@ -237,7 +237,9 @@ func (w *watched) Read(p []byte) (int, error) {
 
 func TestUnpackErrorsReachTheCaller(t *testing.T) {
 	f := setup(t, func(c *vault.Config) {
-		c.Unpack = func(context.Context, io.ReaderAt, int64, string) (*intake.Layout, error) { return nil, intake.ErrInvalid }
+		c.Unpack = func(context.Context, io.ReaderAt, int64, string) (*intake.Layout, error) {
+			return nil, intake.ErrInvalid
+		}
 	})
 	id := f.store(content(t, 10), alice(), "echo")
 	if _, err := f.load(id); !errors.Is(err, intake.ErrInvalid) {

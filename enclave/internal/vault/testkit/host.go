@@ -78,7 +78,9 @@ func (h *Host) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 // Serve answers the store link elsewhere, for tests that run a whole runtime.
-func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.server.Config.Handler.ServeHTTP(w, r) }
+func (h *Host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.server.Config.Handler.ServeHTTP(w, r)
+}
 
 // Refuse answers as a host that does not want to.
 func Refuse(w http.ResponseWriter, code string) {
