@@ -90,6 +90,9 @@ func Vendor(ctx context.Context, o Options) (*Result, error) {
 	if err := install(ctx, o, python, site); err != nil {
 		return nil, err
 	}
+	if _, err := os.Stat(site); err != nil {
+		return nil, fmt.Errorf("%w: it left nothing behind", ErrInstall)
+	}
 	if err := strip(site); err != nil {
 		return nil, err
 	}
@@ -146,7 +149,7 @@ func strip(site string) error {
 func inventory(site string) (*Result, error) {
 	entries, err := os.ReadDir(site)
 	if err != nil {
-		return nil, fmt.Errorf("%w: it left nothing behind", ErrInstall)
+		return nil, err
 	}
 	r := &Result{}
 	for _, e := range entries {
