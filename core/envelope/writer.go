@@ -14,7 +14,9 @@ var errClosed = errors.New("envelope writer is closed")
 // NewWriter starts a cape:v2 envelope on w, text or binary, to the holder of
 // pub's private half and the recipient. What is written to the result is the
 // plaintext; Close writes the last chunk, without which the envelope does not
-// open, and does not close w. Errors: ErrKey, ErrTo.
+// open, and does not close w. Until Close returns, w belongs to the envelope:
+// it is written to in the background. Call Close after an error as well, so
+// that this ends. Errors: ErrKey, ErrTo.
 func NewWriter(w io.Writer, pub *rsa.PublicKey, to To, text bool) (io.WriteCloser, error) {
 	head, gcm, err := sealHeader(pub, to)
 	if err != nil {
@@ -42,8 +44,10 @@ type writer struct {
 	text    *textWriter // s.w, if the form is text
 	gcm     cipher.AEAD
 	plain   []byte // not sealed yet; a full batch waits until it is known not to be the last
+	spare   []byte // the batch that is being sealed, or nil
 	sealed  []byte
 	counter uint64
+	pending chan error // the outcome of the batch being sealed, or nil
 	err     error
 }
 
@@ -96,11 +100,39 @@ func (s *writer) makeRoom() error {
 	return s.err
 }
 
+// flush seals the batch. Unless it is the last it does so beside the caller,
+// who meanwhile reads the next one; an error then shows at the next flush.
 func (s *writer) flush(last bool) error {
-	sealed := sealChunks(s.gcm, s.sealed, s.plain, s.counter, last)
-	s.counter += uint64(chunks(len(s.plain)))
-	s.plain = s.plain[:0]
-	if _, err := s.w.Write(sealed); err != nil {
+	if err := s.settle(); err != nil {
+		return err
+	}
+	batch, first := s.plain, s.counter
+	s.counter += uint64(chunks(len(batch)))
+	if last {
+		return s.emit(batch, first, true)
+	}
+	if s.spare == nil {
+		s.spare = make([]byte, 0, batchSize)
+	}
+	s.plain, s.spare = s.spare[:0], batch
+	outcome := make(chan error, 1)
+	s.pending = outcome
+	go func() { outcome <- s.emit(batch, first, false) }()
+	return nil
+}
+
+// settle waits for the batch that is being sealed.
+func (s *writer) settle() error {
+	if s.pending == nil {
+		return nil
+	}
+	err := <-s.pending
+	s.pending = nil
+	return err
+}
+
+func (s *writer) emit(batch []byte, first uint64, last bool) error {
+	if _, err := s.w.Write(sealChunks(s.gcm, s.sealed, batch, first, last)); err != nil {
 		return fmt.Errorf("writing envelope: %w", err)
 	}
 	return nil
@@ -113,6 +145,9 @@ func (s *writer) Close() error {
 		return nil
 	}
 	err := s.err
+	if pending := s.settle(); err == nil {
+		err = pending
+	}
 	if err == nil {
 		err = s.flush(true)
 	}
@@ -120,6 +155,7 @@ func (s *writer) Close() error {
 		err = s.text.end()
 	}
 	clear(s.plain[:cap(s.plain)])
+	clear(s.spare[:cap(s.spare)])
 	s.err = errClosed
 	return err
 }
