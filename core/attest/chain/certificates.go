@@ -59,8 +59,8 @@ func checkCertificate(certs []*x509.Certificate, i int) error {
 	if c.SignatureAlgorithm != x509.ECDSAWithSHA384 {
 		return errors.New("not signed with ECDSA and SHA-384")
 	}
-	if c.Version != 3 || len(c.UnhandledCriticalExtensions) > 0 || constrainsNames(c) {
-		return errors.New("not of version 3, or with extensions that cannot be honoured")
+	if len(c.UnhandledCriticalExtensions) > 0 || constrainsNames(c) {
+		return errors.New("it has extensions that cannot be honoured")
 	}
 	if i == len(certs)-1 {
 		return checkLeaf(c)

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -132,10 +133,7 @@ func TestSeenIsStillChecked(t *testing.T) {
 func TestHandMade(t *testing.T) {
 	a := testkit.NewAuthority("chain", at)
 	good := parse(t, a.Sign(a.Document(at)))
-	nine := make([][]byte, 9)
-	for i := range nine {
-		nine[i] = a.Root
-	}
+	nine := nineAuthorities()
 	for _, tt := range []struct {
 		name   string
 		change func(d *nitro.Document)
@@ -143,13 +141,44 @@ func TestHandMade(t *testing.T) {
 	}{
 		{"no bundle", func(d *nitro.Document) { d.CABundle = nil }, chain.ErrRoot},
 		{"empty root", func(d *nitro.Document) { d.CABundle = [][]byte{{}} }, chain.ErrRoot},
-		{"nine", func(d *nitro.Document) { d.CABundle = nine }, chain.ErrChain},
+		{"nine", func(d *nitro.Document) { d.CABundle, d.Certificate = nine.CABundle, nine.Leaf }, chain.ErrChain},
 		{"no leaf", func(d *nitro.Document) { d.Certificate = nil }, chain.ErrChain},
 	} {
 		s := *good
 		tt.change(&s.Document)
-		if _, err := chain.New().Verify(&s, [][]byte{a.Root, {}}, at); !errors.Is(err, tt.want) {
+		if _, err := chain.New().Verify(&s, [][]byte{a.Root, nine.Root, {}}, at); !errors.Is(err, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
+// nineAuthorities makes a chain that is sound but for its length.
+func nineAuthorities() *testkit.Authority {
+	p := testkit.NewPlan("nine", at)
+	leaf := p.Leaf()
+	p.Chain = p.Chain[:1]
+	for i := range 8 {
+		c := testkit.NewPlan("nine "+string(rune('a'+i)), at).Chain[0]
+		p.Chain = append(p.Chain, c)
+	}
+	p.Chain = append(p.Chain, leaf)
+	return p.Make()
+}
+
+// TestSignatureLength: numbers that are right in a string of another length do not pass.
+func TestSignatureLength(t *testing.T) {
+	a := testkit.NewAuthority("chain", at)
+	good := parse(t, a.Sign(a.Document(at)))
+	r, s := good.Signature[:48], good.Signature[48:]
+	for name, sig := range map[string][]byte{
+		"none":  nil,
+		"short": good.Signature[:40],
+		"long":  slices.Concat(r, []byte{0}, s),
+	} {
+		other := *good
+		other.Signature = sig
+		if _, err := chain.New().Verify(&other, [][]byte{a.Root}, at); !errors.Is(err, chain.ErrSignature) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Check is one line of a report.
 type Check struct {
-	// Name is a short stable name: "structure", "root", "chain", "validity",
+	// Name is a short stable name: "policy", "structure", "root", "chain", "validity",
 	// "signature", "time", "debug", "pcr0" and so on, "nonce", "public_key", "user_data".
 	Name string `json:"name"`
 	// State tells how it ended.
@@ -51,8 +51,12 @@ type Check struct {
 }
 
 // Check compares a document, whose signature was verified, with the policy at the time at.
-// It returns every line in a fixed order: time, debug, PCRs by index, nonce, fields.
+// It returns every line in a fixed order: time, debug, PCRs by index, nonce, fields. For a
+// policy that cannot be used it returns one failed line.
 func (p Policy) Check(d nitro.Document, at time.Time) []Check {
+	if err := p.Validate(); err != nil {
+		return []Check{{Name: "policy", State: Failed, Detail: err.Error(), Err: err}}
+	}
 	checks := append([]Check{p.checkTime(d, at), p.checkDebug(d)}, p.checkPCRs(d)...)
 	checks = append(checks, p.checkNonce(d))
 	if p.RequirePublicKey {

@@ -49,7 +49,7 @@ func document() nitro.Document { return testkit.NewAuthority("policy", at).Docum
 
 // TestLeftOutShows: a check that was left out by name stands in the result as not checked.
 func TestLeftOutShows(t *testing.T) {
-	p := policy.Policy{PCRsNotChecked: true, NonceNotChecked: true, TimeFromDocument: true}
+	p := policy.Policy{Roots: [][]byte{{1}}, PCRsNotChecked: true, NonceNotChecked: true, TimeFromDocument: true}
 	got := make(map[string]policy.State)
 	for _, c := range p.Check(document(), time.Time{}) {
 		got[c.Name] = c.State
@@ -60,9 +60,19 @@ func TestLeftOutShows(t *testing.T) {
 	}
 }
 
+// TestUnusablePolicyFails: a caller who forgot Validate gets a failure and no line that held.
+func TestUnusablePolicyFails(t *testing.T) {
+	d := document()
+	d.Nonce = nil
+	checks := policy.Policy{}.Check(d, at)
+	if len(checks) != 1 || checks[0].State != policy.Failed || !errors.Is(checks[0].Err, policy.ErrPolicy) {
+		t.Errorf("got %+v", checks)
+	}
+}
+
 // TestEveryMeasurementShows: one line per index, in order, each with its own outcome.
 func TestEveryMeasurementShows(t *testing.T) {
-	p := policy.Policy{Nonce: document().Nonce, PCRs: map[int][]nitro.PCR{
+	p := policy.Policy{Roots: [][]byte{{1}}, Nonce: document().Nonce, PCRs: map[int][]nitro.PCR{
 		8: {testkit.PCR(9)}, 0: {testkit.PCR(0)}, 16: {{}}, 2: {testkit.PCR(1), testkit.PCR(2)},
 	}}
 	type line struct {

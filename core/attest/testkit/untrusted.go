@@ -78,6 +78,10 @@ func (w *workshop) chains() []Case {
 			c.Issuer = NewPlan("cape tests", w.at).Chain[1]
 			c.Issuer.Key = Key("impostor")
 		})},
+		change{name: "intermediate-names-another-issuer", plan: at(2, func(c *Certificate) {
+			c.Issuer = NewPlan("cape tests", w.at).Chain[1]
+			c.Issuer.Template.Subject.CommonName = "somebody else"
+		})},
 		change{name: "path-too-long", plan: at(1, func(c *Certificate) { c.Template.MaxPathLen = 1 })},
 		change{name: "path-too-long-zero", plan: at(2, func(c *Certificate) { c.Template.MaxPathLen, c.Template.MaxPathLenZero = 0, true })},
 		change{name: "root-path-too-long", plan: at(0, func(c *Certificate) { c.Template.MaxPathLen = 2 })},
