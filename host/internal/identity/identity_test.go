@@ -83,7 +83,7 @@ func TestSignedKeySet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := jose.ParseSigned(text, []jose.SignatureAlgorithm{jose.EdDSA})
+	s, err := jose.ParseSignedCompact(text, []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {
 		t.Fatal(err)
 	}
