@@ -93,7 +93,6 @@ func TestDataKeySize(t *testing.T) {
 	r := newRig(t)
 	k := r.keyring(t)
 	for _, n := range []int{0, 16, 31, 33, 64} {
-		r.kms.Pair = make([]byte, n)
 		_, pub := r.recipient(t, k)
 		r.kms.Change = func(_ string, status int, a map[string]any) (int, map[string]any) {
 			a["CiphertextForRecipient"] = testkit.Seal(pub, make([]byte, n)).BER()
