@@ -82,7 +82,7 @@ func fromHead(h wire.StoredFunction) (*Function, error) {
 		return nil, fmt.Errorf("%w: the id is not that of the manifest", ErrInvalid)
 	case len(h.Wrapped) == 0 || len(h.Wrapped) > wire.MaxWrapped || h.KEK == "":
 		return nil, fmt.Errorf("%w: function without wrapped key", ErrInvalid)
-	case (h.Sig == nil) != (m.Acct == nil) || (h.Sig == nil) != (h.Key == nil):
+	case (len(h.Sig) == 0) != (m.Acct == nil) || (len(h.Sig) == 0) != (len(h.Key) == 0):
 		return nil, fmt.Errorf("%w: account, signature and key go together", ErrInvalid)
 	case m.Seq > math.MaxInt64 || h.Size > wire.MaxFunctionZip:
 		return nil, fmt.Errorf("%w: sequence number or size out of range", ErrInvalid)

@@ -7,7 +7,7 @@ import (
 )
 
 // Meta returns the values stored under the given names; a name that was never
-// set is missing from the map.
+// set is missing from the map, an empty value is nil.
 func (s *Store) Meta(ctx context.Context, names ...string) (map[string][]byte, error) {
 	out := map[string][]byte{}
 	for _, name := range names {

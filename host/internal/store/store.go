@@ -60,6 +60,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	writing map[string]bool // keys of bodies whose rows are not there yet
+
+	maxBody int64
 }
 
 // New brings the database up to this version's tables and returns a Store.
@@ -68,7 +70,7 @@ func New(ctx context.Context, c Config) (*Store, error) {
 	if err := migrate(ctx, c.DB); err != nil {
 		return nil, fmt.Errorf("preparing database: %w", err)
 	}
-	return &Store{db: c.DB, blobs: c.Blobs, now: c.Now, log: c.Log, writing: map[string]bool{}}, nil
+	return &Store{db: c.DB, blobs: c.Blobs, now: c.Now, log: c.Log, writing: map[string]bool{}, maxBody: MaxBody}, nil
 }
 
 // Close closes the database and the bucket.
