@@ -41,7 +41,8 @@ type Deployed struct {
 func ValidName(name string) bool { return wire.ValidFunctionName(name) }
 
 // Deploy encrypts the function to the caller's Cape Key, which an attested enclave
-// hands out on this very call, and uploads it to an attested enclave.
+// hands out on this very call, and uploads it to an attested enclave. Deployed comes
+// together with an error if only Trust objected to the result, or could not note it.
 func (c *Client) Deploy(ctx context.Context, p *Package, o DeployOptions) (*Deployed, error) {
 	if o.Name == "" {
 		o.Name = p.Name

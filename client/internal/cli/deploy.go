@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -52,12 +53,13 @@ is the SHA-256 of what was deployed; give it to callers for --function-checksum.
 			p.Progress = bar.update
 			d, err := c.Deploy(cmd.Context(), p, client.DeployOptions{Name: name, Public: public, Username: who.username})
 			bar.done()
-			if err != nil {
+			if d == nil {
 				return err
 			}
 			a.showChecks("the enclave that made your Cape Key", d.KeyEvidence)
 			a.showChecks("the enclave that took the function", d.Evidence)
-			return a.showDeployed(deployOutput{d.ID, hex.EncodeToString(d.Checksum[:]), d.Name})
+			// It is deployed even if it could not be remembered.
+			return errors.Join(a.showDeployed(deployOutput{d.ID, hex.EncodeToString(d.Checksum[:]), d.Name}), err)
 		},
 	}
 	fl := cmd.Flags()

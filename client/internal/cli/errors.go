@@ -29,10 +29,25 @@ func (a *app) report(err error) {
 		return
 	}
 	text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
-	fmt.Fprintln(a.Stderr, "Error: "+clean(text))
-	if h := a.hint(err); h != "" {
-		fmt.Fprintln(a.Stderr, "Hint: "+clean(h))
+	fmt.Fprintln(a.Stderr, "Error: "+strings.TrimSpace(clean(text)))
+	var unknown *trust.Unknown
+	if errors.As(err, &unknown) && !unknown.Declined {
+		fmt.Fprint(a.Stderr, clean(introduction(unknown.Introduction)))
 	}
+	if h := hint(err); h != "" {
+		fmt.Fprintln(a.Stderr, "Hint: "+clean(h))
+	} else if h := advice(err); h != "" {
+		fmt.Fprintln(a.Stderr, "Hint from the server: "+clean(h))
+	}
+}
+
+// advice is what the server says should be done: its word, not ours.
+func advice(err error) string {
+	var remote *client.RemoteError
+	if errors.As(err, &remote) {
+		return remote.Advice
+	}
+	return ""
 }
 
 // clean keeps control characters of untrusted text from the terminal.
@@ -46,11 +61,11 @@ func clean(s string) string {
 }
 
 // hint says what to do about an error, empty if there is nothing to say.
-func (a *app) hint(err error) string {
+func hint(err error) string {
 	if h := hintTrust(err); h != "" {
 		return h
 	}
-	if h := a.hintRemote(err); h != "" {
+	if h := hintRemote(err); h != "" {
 		return h
 	}
 	for _, h := range hints() {
@@ -97,7 +112,7 @@ func hintChange(c *trust.Change) string {
 	return "nothing was sent. Find out from the operator whether the enclave was upgraded. If so: cape trust forget " + c.Origin + ", and look at it anew; or give the new measurements with --pcr for this one call."
 }
 
-func (a *app) hintRemote(err error) string {
+func hintRemote(err error) string {
 	var remote *client.RemoteError
 	if !errors.As(err, &remote) {
 		return ""
@@ -106,7 +121,7 @@ func (a *app) hintRemote(err error) string {
 	case remote.Expired():
 		return "your token is too old. Get a new one, or give another with --token; a local caped dev writes a new login each time it starts."
 	case remote.Advice != "":
-		return remote.Advice
+		return ""
 	}
 	switch remote.Code {
 	case wire.CodeUnauthorized:

@@ -53,7 +53,7 @@ result are verified; -v shows how.`,
 			if err != nil {
 				return err
 			}
-			return a.showResult(r, true)
+			return a.showResult(r, "as attested", "\n")
 		},
 		ValidArgsFunction: a.functionNames(false),
 	}
@@ -124,14 +124,12 @@ func documentOf(ev *attest.Evidence) document {
 	return out
 }
 
-// showResult prints a result; newline adds one to plain output.
-func (a *app) showResult(r *client.Result, newline bool) error {
-	a.showResultChecks(r)
+// showResult prints a result; end comes after plain output. whence says what the
+// function's checksum was compared with.
+func (a *app) showResult(r *client.Result, whence, end string) error {
+	a.showResultChecks(r, whence)
 	if !a.json() {
-		if newline {
-			return a.print(r.Output, []byte("\n"))
-		}
-		return a.print(r.Output)
+		return a.print(r.Output, []byte(end))
 	}
 	out := runOutput{
 		OutputBase64:  append([]byte{}, r.Output...),
@@ -169,14 +167,14 @@ func checkLine(state, name, detail string) string {
 	return fmt.Sprintf("  %-12s %-11s %s", state, name, detail)
 }
 
-func (a *app) showResultChecks(r *client.Result) {
+func (a *app) showResultChecks(r *client.Result, whence string) {
 	if !a.flags.verbose {
 		return
 	}
 	a.showChecks("the enclave", r.Evidence)
 	a.note("Verified the result:")
 	a.note("%s", checkLine("held", "signature", "checksums signed by the attested key"))
-	a.note("%s", checkLine("held", "function", fmt.Sprintf("%x, as attested", r.Checksums.Function)))
+	a.note("%s", checkLine("held", "function", fmt.Sprintf("%x, %s", r.Checksums.Function, whence)))
 	if r.InputCompared {
 		a.note("%s", checkLine("held", "input", fmt.Sprintf("%x, as sent", r.Checksums.Input)))
 	} else {

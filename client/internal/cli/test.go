@@ -42,7 +42,7 @@ without a newline. Nothing is stored.`,
 			if err != nil {
 				return err
 			}
-			return a.showResult(r, false)
+			return a.showResult(r, "as uploaded", "")
 		},
 	}
 	fl := cmd.Flags()
