@@ -1,242 +1,291 @@
-// Package vsockproxy forwards connections of an enclave to allow-listed TCP
-// endpoints. It moves bytes: TLS ends in the enclave, and the list is no
-// control that anybody's secrets rest on, only a bound on what an enclave's
-// parent can be used for.
 package vsockproxy
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
+	"regexp"
 	"strconv"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
-// Endpoint is an allowed destination.
-type Endpoint struct {
-	// Host is a name or an IP address literal.
-	Host string
-	// Port is the TCP port, 1 to 65535.
-	Port uint16
-	// AllowPrivate allows addresses that are private, loopback, link-local or
-	// otherwise not of the public Internet.
-	AllowPrivate bool
-}
-
-var (
-	// ErrConfig is wrapped by New when the configuration cannot be used.
-	ErrConfig = errors.New("unusable proxy configuration")
-	// ErrDenied: the destination is not on the list, or resolves to an address that
-	// the list does not allow.
-	ErrDenied = errors.New("destination is not allowed")
-)
-
-// Config says where connections may go. The zero value allows nothing.
-type Config struct {
-	// Allow lists the destinations; none means that every connection is refused.
-	Allow []Endpoint
-	// MaxConns bounds connections at once; 0 means 256.
-	MaxConns int
-	// Idle closes a connection on which nothing moved in either direction; 0 means
-	// 60 seconds.
-	Idle time.Duration
-	// DialTimeout bounds resolving and connecting; 0 means 10 seconds.
-	DialTimeout time.Duration
-	// Log may be nil.
-	Log *slog.Logger
-}
+// maxAddresses bounds how many addresses of one name are tried.
+const maxAddresses = 8
 
 // Proxy forwards connections. It is safe for concurrent use.
 type Proxy struct {
-	cfg   Config
-	allow map[string]Endpoint
-	slots chan struct{}
+	allow       map[string]Endpoint // by "host:port"
+	family      Family
+	special     []netip.Prefix
+	idle        time.Duration
+	dialTimeout time.Duration
+	resolve     func(context.Context, string) ([]netip.Addr, error)
+	log         *slog.Logger
+	slots       chan struct{}
+	stats       stats
+	ctx         context.Context // ends with Close
+	cancel      context.CancelFunc
 
-	mu     sync.Mutex
-	closed bool
-	conns  map[net.Conn]struct{}
-	done   sync.WaitGroup
+	mu      sync.Mutex
+	closed  bool
+	open    map[net.Conn]struct{}
+	running sync.WaitGroup
 }
 
-// New checks the configuration.
+var hostPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+
+// endpointKey is the form in which endpoints are compared: lower case, without
+// a final dot, addresses in their canonical form.
+func endpointKey(host string, port uint16) (string, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.Unmap().String()
+	} else if host = strings.ToLower(strings.TrimSuffix(host, ".")); len(host) > 253 || !hostPattern.MatchString(host) {
+		return "", fmt.Errorf("%w: %q is neither a host name nor an IP address", ErrConfig, host)
+	}
+	if port == 0 {
+		return "", fmt.Errorf("%w: %s needs a port from 1 to 65535", ErrConfig, host)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port))), nil
+}
+
+// New checks the configuration. Errors wrap ErrConfig.
 func New(c Config) (*Proxy, error) {
-	if c.MaxConns == 0 {
-		c.MaxConns = 256
+	if c.MaxConns < 0 || c.Idle < 0 || c.DialTimeout < 0 || c.Family < AnyFamily || c.Family > IPv6Only {
+		return nil, fmt.Errorf("%w: a limit is negative or the family unknown", ErrConfig)
 	}
-	if c.Idle == 0 {
-		c.Idle = 60 * time.Second
+	p := &Proxy{
+		allow: map[string]Endpoint{}, family: c.Family, special: special(),
+		idle: c.Idle, dialTimeout: c.DialTimeout, resolve: c.Resolve, log: c.Log,
+		open: map[net.Conn]struct{}{},
 	}
-	if c.DialTimeout == 0 {
-		c.DialTimeout = 10 * time.Second
+	if p.idle == 0 {
+		p.idle = DefaultIdle
 	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
+	if p.dialTimeout == 0 {
+		p.dialTimeout = DefaultDialTimeout
 	}
-	if c.MaxConns < 0 || c.Idle < 0 || c.DialTimeout < 0 {
-		return nil, fmt.Errorf("%w: limits must be positive", ErrConfig)
-	}
-	p := &Proxy{cfg: c, allow: map[string]Endpoint{}, slots: make(chan struct{}, c.MaxConns), conns: map[net.Conn]struct{}{}}
-	for _, e := range c.Allow {
-		if e.Host == "" || e.Port == 0 {
-			return nil, fmt.Errorf("%w: an endpoint needs a host and a port", ErrConfig)
+	if p.resolve == nil {
+		p.resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
-		p.allow[e.String()] = e
 	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = DefaultMaxConns
+	}
+	p.slots = make(chan struct{}, c.MaxConns)
+	for _, e := range c.Allow {
+		key, err := endpointKey(e.Host, e.Port)
+		if err != nil {
+			return nil, err
+		}
+		if have, twice := p.allow[key]; twice && have.AllowPrivate != e.AllowPrivate {
+			return nil, fmt.Errorf("%w: %s is listed twice, once with allow_private and once without", ErrConfig, key)
+		}
+		p.allow[key] = e
+	}
+	p.stats.prepare(p.allow)
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }
 
-// String is "host:port", the name of an endpoint.
-func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) }
+// Allowed tells whether endpoint, "host:port", is on the list.
+func (p *Proxy) Allowed(endpoint string) bool {
+	_, _, err := p.find(endpoint)
+	return err == nil
+}
+
+func (p *Proxy) find(endpoint string) (string, Endpoint, error) {
+	host, port, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return "", Endpoint{}, fmt.Errorf("%w: %q is not of the form host:port", ErrDenied, endpoint)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return "", Endpoint{}, fmt.Errorf("%w: %q has no port", ErrDenied, endpoint)
+	}
+	key, err := endpointKey(host, uint16(n))
+	if err != nil {
+		return "", Endpoint{}, fmt.Errorf("%w: %s", ErrDenied, endpoint)
+	}
+	e, ok := p.allow[key]
+	if !ok {
+		return "", Endpoint{}, fmt.Errorf("%w: %s is not on the allow list", ErrDenied, key)
+	}
+	return key, e, nil
+}
 
 // Handle returns a handler that forwards each connection to endpoint,
-// "host:port" as in Config.Allow, and closes it. A connection for an endpoint
-// that is not on the list is closed at once.
+// "host:port" as in Config.Allow, and closes it. It returns when the
+// connection has ended. A connection for an endpoint that is not on the list
+// is closed at once.
 func (p *Proxy) Handle(endpoint string) func(net.Conn) {
+	key, e, err := p.find(endpoint)
 	return func(c net.Conn) {
-		if !p.track(c) {
-			c.Close()
+		if err != nil {
+			p.stats.denied.Add(1)
+			p.log.Warn("connection refused", "endpoint", endpoint, "reason", err.Error())
+			_ = c.Close()
 			return
 		}
-		defer p.done.Done()
-		defer p.drop(c)
-		e, listed := p.allow[endpoint]
-		if !listed {
-			p.cfg.Log.Warn("destination refused", "endpoint", endpoint)
-			return
-		}
-		select {
-		case p.slots <- struct{}{}:
-			defer func() { <-p.slots }()
-		default:
-			p.cfg.Log.Warn("too many connections", "endpoint", endpoint)
-			return
-		}
-		p.forward(c, e)
+		p.handle(c, key, e)
 	}
 }
 
+func (p *Proxy) handle(c net.Conn, key string, e Endpoint) {
+	defer c.Close()
+	s := p.stats.of(key)
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	default:
+		s.full.Add(1)
+		p.log.Warn("connection refused", "endpoint", key, "reason", "too many connections", "limit", cap(p.slots))
+		return
+	}
+	if !p.track(c) {
+		return
+	}
+	defer p.untrack(c)
+	remote, err := p.dial(e)
+	if err != nil {
+		outcome := &s.failed
+		if errors.Is(err, ErrDenied) {
+			outcome = &s.refused
+		}
+		outcome.Add(1)
+		p.log.Warn("connection failed", "endpoint", key, "reason", err.Error())
+		return
+	}
+	defer remote.Close()
+	if !p.add(remote) {
+		return
+	}
+	defer p.remove(remote)
+	s.opened.Add(1)
+	s.active.Add(1)
+	defer s.active.Add(-1)
+	pipe(c, remote, p.idle, &s.sent, &s.received)
+}
+
+// dial resolves the endpoint's name anew and connects to the first address
+// that is allowed and answers. It connects to the addresses it looked at, so
+// that a second answer of the resolver changes nothing.
+func (p *Proxy) dial(e Endpoint) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, p.dialTimeout)
+	defer cancel()
+	var addrs []netip.Addr
+	if a, err := netip.ParseAddr(e.Host); err == nil {
+		addrs = []netip.Addr{a}
+	} else if addrs, err = p.resolve(ctx, strings.TrimSuffix(e.Host, ".")); err != nil {
+		return nil, fmt.Errorf("resolving %s: %w", e.Host, err)
+	}
+	var allowed []netip.Addr
+	for _, a := range addrs {
+		if p.reachable(a, e.AllowPrivate) && len(allowed) < maxAddresses {
+			allowed = append(allowed, a.Unmap())
+		}
+	}
+	if len(allowed) == 0 {
+		return nil, fmt.Errorf("%w: %s resolves to %v, none of which is a public address; list it with allow_private: true if that is meant", ErrDenied, e.Host, addrs)
+	}
+	var errs []error
+	for i, a := range allowed {
+		// One address that never answers leaves time for the next.
+		deadline, _ := ctx.Deadline()
+		d := net.Dialer{Timeout: time.Until(deadline) / time.Duration(len(allowed)-i)}
+		c, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, e.Port).String())
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("connecting to %s: %w", e.Host, errors.Join(errs...))
+}
+
+// track notes a connection whose handler runs; false when the proxy is closed.
 func (p *Proxy) track(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return false
 	}
-	p.conns[c] = struct{}{}
-	p.done.Add(1)
+	p.open[c] = struct{}{}
+	p.running.Add(1)
 	return true
 }
 
-func (p *Proxy) drop(c net.Conn) {
-	c.Close()
+func (p *Proxy) untrack(c net.Conn) {
+	p.remove(c)
+	p.running.Done()
+}
+
+func (p *Proxy) add(c net.Conn) bool {
 	p.mu.Lock()
-	delete(p.conns, c)
-	p.mu.Unlock()
-}
-
-func (p *Proxy) forward(c net.Conn, e Endpoint) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.DialTimeout)
-	out, err := p.dial(ctx, e)
-	cancel()
-	if err != nil {
-		p.cfg.Log.Warn("destination not reached", "endpoint", e.String(), "error", err)
-		return
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.open[c] = struct{}{}
 	}
-	if !p.track(out) {
-		out.Close()
-		return
+	return !p.closed
+}
+
+func (p *Proxy) remove(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, c)
+}
+
+// Serve accepts connections of l and forwards them to endpoint until Close,
+// then returns nil. An endpoint that is not on the list is an error that wraps
+// ErrDenied.
+func (p *Proxy) Serve(l net.Listener, endpoint string) error {
+	if _, _, err := p.find(endpoint); err != nil {
+		return err
 	}
-	defer p.done.Done()
-	defer p.drop(out)
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		p.copy(c, out)
-	}()
-	p.copy(out, c)
-	<-back
-}
-
-// dial resolves the name anew and connects to the first address that answers.
-// Each address is checked when it is dialled, so a name cannot change in between.
-func (p *Proxy) dial(ctx context.Context, e Endpoint) (net.Conn, error) {
-	d := net.Dialer{ControlContext: func(_ context.Context, _, address string, _ syscall.RawConn) error {
-		a, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return err
-		}
-		if !e.AllowPrivate && !public(a.Addr()) {
-			return fmt.Errorf("%w: it resolves to %s", ErrDenied, a.Addr())
-		}
-		return nil
-	}}
-	return d.DialContext(ctx, "tcp", e.String())
-}
-
-// public tells whether an address is of the public Internet.
-func public(a netip.Addr) bool {
-	a = a.Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() {
-		return false
-	}
-	return !slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// reserved are ranges that net/netip does not call private: carrier-grade NAT,
-// protocol assignments, documentation, benchmarks, class E, and forms of IPv6
-// that carry an IPv4 address.
-var reserved = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2001::/32"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
-}
-
-// copy moves bytes one way until src ends, and then ends that direction of dst.
-// What moves either way keeps both directions alive.
-func (p *Proxy) copy(dst, src net.Conn) {
-	buf := make([]byte, 16<<10)
-	for {
-		limit := time.Now().Add(p.cfg.Idle)
-		if errors.Join(src.SetReadDeadline(limit), dst.SetWriteDeadline(limit)) != nil {
-			break
-		}
-		n, err := src.Read(buf)
-		if n > 0 {
-			// The other direction is alive as well: it must not time out while an answer is long.
-			if dst.SetReadDeadline(time.Now().Add(p.cfg.Idle)) != nil {
-				break
+	stop := context.AfterFunc(p.ctx, func() { _ = l.Close() })
+	defer stop()
+	handle := p.Handle(endpoint)
+	for pause := time.Millisecond; ; {
+		c, err := l.Accept()
+		switch {
+		case p.ctx.Err() != nil:
+			if err == nil {
+				_ = c.Close()
 			}
-			if _, err := dst.Write(buf[:n]); err != nil {
-				break
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accepting connections for %s: %w", endpoint, err)
+		case err != nil:
+			// Out of descriptors, most likely: others will end.
+			p.log.Error("accepting connection", "endpoint", endpoint, "reason", err.Error())
+			select {
+			case <-time.After(pause):
+			case <-p.ctx.Done():
 			}
-		}
-		if errors.Is(err, io.EOF) {
-			if half, ok := dst.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-				return
-			}
-		}
-		if err != nil {
-			break
+			pause = min(2*pause, time.Second)
+		default:
+			pause = time.Millisecond
+			go handle(c)
 		}
 	}
-	src.Close()
-	dst.Close()
 }
 
 // Close ends all connections and waits for their handlers.
 func (p *Proxy) Close() error {
+	p.cancel()
 	p.mu.Lock()
 	p.closed = true
-	for c := range p.conns {
-		c.Close()
+	for c := range p.open {
+		_ = c.Close()
 	}
 	p.mu.Unlock()
-	p.done.Wait()
+	p.running.Wait()
 	return nil
 }
