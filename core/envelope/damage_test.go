@@ -94,11 +94,16 @@ func TestTextDamage(t *testing.T) {
 	}
 }
 
-// A padding where one bufferful of text ends must not let more text follow.
+// A padding where one bufferful or block of text ends must not let more text
+// follow.
 func TestTextPaddingAtBufferEnd(t *testing.T) {
-	const buffer = 16 * 64 << 10
+	const block, buffer = 64 << 10, 16 * 64 << 10
 	data := seal(t, pattern(3*buffer), forFn, false)
+	sizes := []int{block, 2 * block}
 	for size := buffer - 16; size < buffer+16; size += 4 {
+		sizes = append(sizes, size)
+	}
+	for _, size := range sizes {
 		first := size/4*3 - 1 // bytes that fill size characters with one of padding
 		text := slices.Concat([]byte("cape:v2,"),
 			[]byte(base64.StdEncoding.EncodeToString(data[8:8+first])),

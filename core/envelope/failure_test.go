@@ -88,6 +88,50 @@ func TestSinkErrors(t *testing.T) {
 	}
 }
 
+// failOnce is a sink that loses one write and takes the others.
+type failOnce struct{ in int }
+
+func (f *failOnce) Write(p []byte) (int, error) {
+	if f.in--; f.in == 0 {
+		return 0, errLost
+	}
+	return len(p), nil
+}
+
+// An envelope with a hole must not be taken for a whole one.
+func TestLostWriteIsReported(t *testing.T) {
+	for in := 1; in <= 6; in++ {
+		w, err := envelope.NewWriter(&failOnce{in}, &key(t, 0).PublicKey, forFn, false)
+		if err == nil {
+			_, err = w.Write(pattern(3*16*chunk + 1)) // prefix, header, three batches, the end
+			err = errors.Join(err, w.Close())
+		}
+		if !errors.Is(err, errLost) {
+			t.Errorf("write %d was lost: %v", in, err)
+		}
+	}
+}
+
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+func TestIdleSource(t *testing.T) {
+	if _, _, err := open(t, idle{}); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("opening: %v", err)
+	}
+	w, err := envelope.NewWriter(io.Discard, &key(t, 0).PublicKey, forFn, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(w, idle{}); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("sealing: %v", err)
+	}
+	if err := w.Close(); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("Close: %v", err)
+	}
+}
+
 func TestConstantMemory(t *testing.T) {
 	const size = 256 << 20
 	for _, text := range []bool{false, true} {

@@ -9,6 +9,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"io"
+	"math/big"
 	"slices"
 	"sync"
 	"testing"
@@ -145,8 +147,39 @@ func TestOpenOldRefuses(t *testing.T) {
 	if _, err := envelope.OpenOld(nil, raw, true); !errors.Is(err, envelope.ErrKey) {
 		t.Errorf("no key: %v", err)
 	}
-	if _, err := envelope.SealOld(nil, plaintext, true); !errors.Is(err, envelope.ErrKey) {
-		t.Errorf("seal without a key: %v", err)
+}
+
+func TestKeySizes(t *testing.T) {
+	sized := func(bits uint) *rsa.PublicKey {
+		return &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), int(bits)-1, 1), E: 65537}
+	}
+	for name, pub := range map[string]*rsa.PublicKey{
+		"none": nil, "empty": {}, "a bit too short": sized(2047), "a bit too long": sized(4097),
+	} {
+		if _, err := envelope.SealOld(pub, nil, true); !errors.Is(err, envelope.ErrKey) {
+			t.Errorf("old, %s: %v", name, err)
+		}
+		if _, err := envelope.NewWriter(io.Discard, pub, forFn, false); !errors.Is(err, envelope.ErrKey) {
+			t.Errorf("new, %s: %v", name, err)
+		}
+	}
+	for _, bits := range []uint{2048, 4096} {
+		if _, err := envelope.SealOld(sized(bits), nil, true); err != nil {
+			t.Errorf("%d bits: %v", bits, err)
+		}
+	}
+}
+
+// A padding where one block of text ends must not let more text follow.
+func TestOldTextPaddingAtBlockEnd(t *testing.T) {
+	const block = 64 << 10
+	raw := sealOld(t, pattern(2*block), true)[5:]
+	first := block/4*3 - 1
+	text := slices.Concat([]byte("cape:"),
+		[]byte(base64.StdEncoding.EncodeToString(raw[:first])),
+		[]byte(base64.StdEncoding.EncodeToString(raw[first:])))
+	if _, err := envelope.OpenOld(key(t, 0), text, false); !errors.Is(err, envelope.ErrFormat) {
+		t.Errorf("padding at the end of a block: %v", err)
 	}
 }
 

@@ -17,11 +17,11 @@ import (
 func TestLinks(t *testing.T) {
 	plain := fstest.MapFS{
 		"app.py": file("app"), "lib/x.py": file("x"), "lib/deep/y.py": file("y"),
-		"l1": file("x"), "lib/l2": file("app"), "lib/l3": file("x"), "l4": file("y"),
+		"l1": file("x"), "lib/l2": file("app"), "lib/l3": file("x"), "l4": file("y"), "l5": file("x"),
 	}
 	linked := fstest.MapFS{
 		"app.py": file("app"), "lib/x.py": file("x"), "lib/deep/y.py": file("y"),
-		"l1": link("lib/x.py"), "lib/l2": link("../app.py"), "lib/l3": link("./deep/../../l1"), "l4": link("lib//deep/y.py"),
+		"l1": link("lib/x.py"), "lib/l2": link("../app.py"), "lib/l3": link("./deep/../../l1"), "l4": link("lib//deep/y.py"), "l5": link(`lib\x.py`),
 	}
 	want, _, err := pack(plain, "f", funczip.Options{})
 	if err != nil {
@@ -35,22 +35,36 @@ func TestLinks(t *testing.T) {
 		fs   fs.FS
 		want error
 	}{
-		"absolute":         {fstest.MapFS{"app.py": app, "l": link("/etc/passwd")}, funczip.ErrLink},
-		"outside":          {fstest.MapFS{"app.py": app, "l": link("../secret")}, funczip.ErrLink},
-		"outside, deeper":  {fstest.MapFS{"app.py": app, "a/l": link("../../secret")}, funczip.ErrLink},
-		"outside and back": {fstest.MapFS{"app.py": app, "l": link("../f/app.py")}, funczip.ErrLink},
-		"Windows path":     {fstest.MapFS{"app.py": app, "l": link(`C:\secret`)}, funczip.ErrLink},
-		"Windows outside":  {fstest.MapFS{"app.py": app, "l": link(`..\secret`)}, funczip.ErrLink},
-		"nowhere":          {fstest.MapFS{"app.py": app, "l": link("none")}, funczip.ErrLink},
-		"to itself":        {fstest.MapFS{"app.py": app, "l": link("l")}, funczip.ErrLink},
-		"in a circle":      {fstest.MapFS{"app.py": app, "l": link("m"), "m": link("l")}, funczip.ErrLink},
-		"to a folder":      {fstest.MapFS{"app.py": app, "a/b": app, "l": link("a")}, funczip.ErrLink},
-		"to the folder":    {fstest.MapFS{"app.py": app, "l": link(".")}, funczip.ErrLink},
-		"to a pipe":        {fstest.MapFS{"app.py": app, "p/q": {Mode: fs.ModeNamedPipe}, "l": link("p/q")}, funczip.ErrIrregular},
-		"unreadable":       {blind{fstest.MapFS{"app.py": app, "l": link("app.py")}}, funczip.ErrLink},
+		"absolute":           {fstest.MapFS{"app.py": app, "l": link("/etc/passwd")}, funczip.ErrLink},
+		"outside":            {fstest.MapFS{"app.py": app, "l": link("../secret")}, funczip.ErrLink},
+		"outside, deeper":    {fstest.MapFS{"app.py": app, "a/l": link("../../secret")}, funczip.ErrLink},
+		"absolute, inside":   {fstest.MapFS{"app.py": app, "l": link("/app.py")}, funczip.ErrLink},
+		"outside, same name": {fstest.MapFS{"app.py": app, "l": link("../app.py")}, funczip.ErrLink},
+		"outside and back":   {fstest.MapFS{"app.py": app, "l": link("../f/app.py")}, funczip.ErrLink},
+		"Windows path":       {fstest.MapFS{"app.py": app, "l": link(`C:\secret`)}, funczip.ErrLink},
+		"Windows outside":    {fstest.MapFS{"app.py": app, "l": link(`..\secret`)}, funczip.ErrLink},
+		"nowhere":            {fstest.MapFS{"app.py": app, "l": link("none")}, funczip.ErrLink},
+		"to itself":          {fstest.MapFS{"app.py": app, "l": link("l")}, funczip.ErrLink},
+		"in a circle":        {fstest.MapFS{"app.py": app, "l": link("m"), "m": link("l")}, funczip.ErrLink},
+		"to a folder":        {fstest.MapFS{"app.py": app, "a/b": app, "l": link("a")}, funczip.ErrLink},
+		"to the folder":      {fstest.MapFS{"app.py": app, "l": link(".")}, funczip.ErrLink},
+		"to a pipe":          {fstest.MapFS{"app.py": app, "p/q": {Mode: fs.ModeNamedPipe}, "l": link("p/q")}, funczip.ErrIrregular},
+		"unreadable":         {blind{fstest.MapFS{"app.py": app, "l": link("app.py")}}, funczip.ErrLink},
 	} {
 		if _, _, err := pack(c.fs, "f", funczip.Options{}); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestChainOfLinks(t *testing.T) {
+	for links, want := range map[int]error{40: nil, 41: funczip.ErrLink} {
+		chain := fstest.MapFS{"l0": file("app")}
+		for i := range links {
+			chain[fmt.Sprintf("l%d", i+1)] = link(fmt.Sprintf("l%d", i))
+		}
+		if _, _, err := pack(chain, "f", funczip.Options{}); !errors.Is(err, want) {
+			t.Errorf("%d links: %v", links, err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"math/big"
 	"testing"
 
 	"github.com/cape-functions/cape/core/seal"
@@ -95,6 +96,7 @@ func TestSignedChecksums(t *testing.T) {
 		{"no key", nil, c, sig, seal.ErrSigningKey},
 		{"SPKI key", spki, c, sig, seal.ErrSigningKey},
 		{"trailing bytes", append(bytes.Clone(pub), 0), c, sig, seal.ErrSigningKey},
+		{"huge key", x509.MarshalPKCS1PublicKey(&rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 8192, 1), E: 65537}), c, make([]byte, 1025), seal.ErrSigningKey},
 		{"small key", x509.MarshalPKCS1PublicKey(&small.PublicKey), c, signed(t, small, c, 32), seal.ErrSigningKey},
 	} {
 		if err := seal.VerifyChecksums(v.pub, v.c, v.sig); !errors.Is(err, v.want) {

@@ -64,6 +64,8 @@ func zips(s *set, _ *keyring) {
 	s.fail("too-many-files", "One file more than allowed.",
 		vectors.ZipInput{Top: "fn", MaxFiles: 1, Files: []vectors.File{file("a", "1"), file("b", "2")}}, "too_large")
 	s.fail("link-absolute", "A link to an absolute path.", in(app, link("l", "/etc/passwd")), "link")
+	s.fail("link-absolute-inside", "A link to an absolute path that exists below the folder.", in(app, link("l", "/app.py")), "link")
+	s.fail("link-outside-same-name", "A link out of the folder, to a name that is also within.", in(app, link("l", "../app.py")), "link")
 	s.fail("link-outside", "A link that leads out of the folder.", in(app, link("a/l", "../../secret")), "link")
 	s.fail("link-outside-and-back", "A link that leads out and back in.", in(app, link("l", "../fn/app.py")), "link")
 	s.fail("link-to-nowhere", "A link to a file that is not there.", in(app, link("l", "none")), "link")
