@@ -25,8 +25,8 @@ type Case struct {
 // Cases returns every case, in a fixed order; most must fail.
 func Cases() []Case {
 	w := newWorkshop()
-	return slices.Concat(w.sound(), w.soundForms(), w.soundPolicies(), w.malformedCOSE(), w.malformedHeaders(),
-		w.malformedPayload(), w.malformedFields(), w.bombs(), w.roots(), w.chains(), w.leaves(),
+	return slices.Concat(w.sound(), w.soundForms(), w.soundPolicies(), w.malformedCOSE(), w.malformedSignatures(), w.malformedHeaders(),
+		w.malformedPayload(), w.malformedFields(), w.malformedPCRs(), w.bombs(), w.roots(), w.chains(), w.leaves(),
 		w.times(), w.signatures(), w.measurements(), w.nonces(), w.fields(), w.policies(), w.order())
 }
 

@@ -12,7 +12,6 @@ func (w *workshop) malformedCOSE() []Case {
 		return func(d *Draft) { d.Wrap = f }
 	}
 	before := func(b ...byte) func(*Draft) { return func(d *Draft) { d.Before = b } }
-	sig := func(f func([]byte) []byte) func(*Draft) { return func(d *Draft) { d.Signature = f } }
 	cut := func(keep float64) []byte {
 		raw := w.authority.Sign(w.document)
 		return raw[:int(float64(len(raw))*keep)]
@@ -43,15 +42,6 @@ func (w *workshop) malformedCOSE() []Case {
 		change{name: "protected-not-wrapped", draft: wrap(func(p, u, pl, s []byte) []byte {
 			return Items(Array, 4, p, u, BytesItem(pl), BytesItem(s))
 		})},
-		change{name: "signature-text", draft: wrap(func(p, u, pl, s []byte) []byte {
-			return Items(Array, 4, BytesItem(p), u, BytesItem(pl), append(Head(Text, 96), bytes.Repeat([]byte{'a'}, 96)...))
-		})},
-		change{name: "signature-empty", draft: sig(func([]byte) []byte { return nil })},
-		change{name: "signature-95-bytes", draft: sig(func(s []byte) []byte { return s[:95] })},
-		change{name: "signature-97-bytes", draft: sig(func(s []byte) []byte { return append(s, 0) })},
-		change{name: "signature-der", draft: sig(func(s []byte) []byte {
-			return slices.Concat([]byte{0x30, 0x66, 0x02, 0x31, 0}, s[:48], []byte{0x02, 0x31, 0}, s[48:])
-		})},
 	)
 	for name, raw := range map[string][]byte{"empty": {}, "one-byte": {0x84}, "tag-alone": {0xd2}, "text": []byte("attestation"),
 		"cut-at-half": cut(0.5), "cut-last-byte": cut(0.9999), "reserved-head": {0x9c}, "break-alone": {Break}} {
@@ -59,6 +49,24 @@ func (w *workshop) malformedCOSE() []Case {
 	}
 	slices.SortStableFunc(cases, func(a, b Case) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
 	return cases
+}
+
+// malformedSignatures are of another type or length than ES384's.
+func (w *workshop) malformedSignatures() []Case {
+	sig := func(f func([]byte) []byte) func(*Draft) { return func(d *Draft) { d.Signature = f } }
+	return w.cases("malformed",
+		change{name: "signature-text", draft: func(d *Draft) {
+			d.Wrap = func(p, u, pl, s []byte) []byte {
+				return Items(Array, 4, BytesItem(p), u, BytesItem(pl), append(Head(Text, 96), bytes.Repeat([]byte{'a'}, 96)...))
+			}
+		}},
+		change{name: "signature-empty", draft: sig(func([]byte) []byte { return nil })},
+		change{name: "signature-95-bytes", draft: sig(func(s []byte) []byte { return s[:95] })},
+		change{name: "signature-97-bytes", draft: sig(func(s []byte) []byte { return append(s, 0) })},
+		change{name: "signature-der", draft: sig(func(s []byte) []byte {
+			return slices.Concat([]byte{0x30, 0x66, 0x02, 0x31, 0}, s[:48], []byte{0x02, 0x31, 0}, s[48:])
+		})},
+	)
 }
 
 func (w *workshop) raw(want, name string, document []byte) Case {

@@ -57,11 +57,6 @@ func (w *workshop) malformedPayload() []Case {
 
 // malformedFields hold one field that is out of its type or limits.
 func (w *workshop) malformedFields() []Case {
-	pair := func(key, value []byte) []byte { return slices.Concat(key, value) }
-	withPCR := func(more []byte) func(*Draft) {
-		return set("pcrs", Items(Map, 4, pcrItem(0), pcrItem(1), pcrItem(2), more))
-	}
-	value := BytesItem(make([]byte, 48))
 	cert := BytesItem(w.document.Certificate)
 	nine := slices.Concat(bundleItems(w.document.CABundle), [][]byte{cert, cert, cert, cert, cert})
 	cases := w.cases("malformed",
@@ -79,6 +74,36 @@ func (w *workshop) malformedFields() []Case {
 		change{name: "timestamp-bignum", draft: set("timestamp", append([]byte{0xc2}, BytesItem([]byte{1, 0x9c, 0, 0, 0, 0})...))},
 		change{name: "timestamp-year-10000", draft: set("timestamp", Head(Unsigned, 253402300800000))},
 		change{name: "timestamp-2-64", draft: set("timestamp", LongHead(Unsigned, 1<<64-1))},
+		change{name: "certificate-empty", draft: set("certificate", BytesItem(nil))},
+		change{name: "certificate-text", draft: set("certificate", TextItem("certificate"))},
+		change{name: "certificate-1025", draft: set("certificate", BytesItem(make([]byte, 1025)))},
+		change{name: "bundle-empty", draft: set("cabundle", []byte{0x80})},
+		change{name: "bundle-empty-indefinite", draft: set("cabundle", Indefinite(Array))},
+		change{name: "bundle-of-9", draft: set("cabundle", Items(Array, 9, nine...))},
+		change{name: "bundle-not-array", draft: set("cabundle", cert)},
+		change{name: "bundle-of-text", draft: set("cabundle", Items(Array, 1, TextItem("root")))},
+		change{name: "bundle-with-empty", draft: set("cabundle", Items(Array, 2, BytesItem(w.authority.Root), BytesItem(nil)))},
+		change{name: "bundle-with-1025", draft: set("cabundle", Items(Array, 2, BytesItem(w.authority.Root), BytesItem(make([]byte, 1025))))},
+	)
+	for _, name := range []string{"public_key", "user_data", "nonce"} {
+		cases = append(cases, w.cases("malformed",
+			change{name: name + "-1025", draft: set(name, BytesItem(make([]byte, 1025)))},
+			change{name: name + "-text", draft: set(name, TextItem("text"))},
+			change{name: name + "-array", draft: set(name, Items(Array, 2, []byte{1, 2}))},
+			change{name: name + "-undefined", draft: set(name, []byte{Undefined})},
+			change{name: name + "-false", draft: set(name, []byte{0xf4})})...)
+	}
+	return cases
+}
+
+// malformedPCRs hold PCRs that no NSM has.
+func (w *workshop) malformedPCRs() []Case {
+	pair := func(key, value []byte) []byte { return slices.Concat(key, value) }
+	withPCR := func(more []byte) func(*Draft) {
+		return set("pcrs", Items(Map, 4, pcrItem(0), pcrItem(1), pcrItem(2), more))
+	}
+	value := BytesItem(make([]byte, 48))
+	cases := w.cases("malformed",
 		change{name: "pcrs-empty", draft: set("pcrs", []byte{0xa0})},
 		change{name: "pcrs-array", draft: set("pcrs", Items(Array, 1, value))},
 		change{name: "pcr-index-32", draft: withPCR(pair([]byte{0x18, 32}, value))},
@@ -92,28 +117,10 @@ func (w *workshop) malformedFields() []Case {
 		change{name: "pcr-null", draft: withPCR([]byte{0x03, Null})},
 		change{name: "pcr-text", draft: withPCR(pair([]byte{0x03}, TextItem(string(make([]byte, 48)))))},
 		change{name: "pcr-array-of-numbers", draft: withPCR(pair([]byte{0x03}, Items(Array, 48, make([]byte, 48))))},
-		change{name: "certificate-empty", draft: set("certificate", BytesItem(nil))},
-		change{name: "certificate-text", draft: set("certificate", TextItem("certificate"))},
-		change{name: "certificate-1025", draft: set("certificate", BytesItem(make([]byte, 1025)))},
-		change{name: "bundle-empty", draft: set("cabundle", []byte{0x80})},
-		change{name: "bundle-empty-indefinite", draft: set("cabundle", Indefinite(Array))},
-		change{name: "bundle-of-9", draft: set("cabundle", Items(Array, 9, nine...))},
-		change{name: "bundle-not-array", draft: set("cabundle", cert)},
-		change{name: "bundle-of-text", draft: set("cabundle", Items(Array, 1, TextItem("root")))},
-		change{name: "bundle-with-empty", draft: set("cabundle", Items(Array, 2, BytesItem(w.authority.Root), BytesItem(nil)))},
-		change{name: "bundle-with-1025", draft: set("cabundle", Items(Array, 2, BytesItem(w.authority.Root), BytesItem(make([]byte, 1025))))},
 	)
 	for _, n := range []int{0, 32, 47, 49, 64} {
 		cases = append(cases, w.make("malformed", change{name: "pcr-of-" + digits(n) + "-bytes",
 			draft: withPCR(pair([]byte{0x03}, BytesItem(make([]byte, n))))}))
-	}
-	for _, name := range []string{"public_key", "user_data", "nonce"} {
-		cases = append(cases, w.cases("malformed",
-			change{name: name + "-1025", draft: set(name, BytesItem(make([]byte, 1025)))},
-			change{name: name + "-text", draft: set(name, TextItem("text"))},
-			change{name: name + "-array", draft: set(name, Items(Array, 2, []byte{1, 2}))},
-			change{name: name + "-undefined", draft: set(name, []byte{Undefined})},
-			change{name: name + "-false", draft: set(name, []byte{0xf4})})...)
 	}
 	return cases
 }
