@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -131,9 +130,9 @@ func walk(fsys fs.FS, top string, opts Options, add func(entry, file string) err
 }
 
 // validName tells whether the enclave would take name: a clean slash path of
-// UTF-8, no backslash, no control character.
+// UTF-8 (which fs.ValidPath checks), no backslash, no control character.
 func validName(name string) bool {
-	if !fs.ValidPath(name) || name == "." || len(name) > wire.MaxPathBytes || !utf8.ValidString(name) {
+	if !fs.ValidPath(name) || name == "." || len(name) > wire.MaxPathBytes {
 		return false
 	}
 	return !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f })

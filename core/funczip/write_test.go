@@ -176,6 +176,22 @@ func TestLimitHoldsWhileReading(t *testing.T) {
 	}
 }
 
+// swapped is a folder whose file became a pipe after it was listed.
+type swapped struct{ fstest.MapFS }
+
+func (s swapped) Open(name string) (fs.File, error) {
+	if name == "app.py" {
+		return fstest.MapFS{name: {Mode: fs.ModeNamedPipe}}.Open(name)
+	}
+	return s.MapFS.Open(name)
+}
+
+func TestFileSwapped(t *testing.T) {
+	if _, _, err := pack(swapped{fstest.MapFS{"app.py": file("app")}}, "f", funczip.Options{}); !errors.Is(err, funczip.ErrIrregular) {
+		t.Error(err)
+	}
+}
+
 type growing struct{ fs.FS }
 
 type endless struct{ fs.File }
