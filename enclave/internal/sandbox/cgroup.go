@@ -92,7 +92,7 @@ func (c *cgroups) try() {
 		if *part.dir == "" {
 			continue
 		}
-		part.alone.sweep()
+		part.alone.sweep(time.Minute)
 		g, err := part.alone.create(probe)
 		if err == nil {
 			err = g.remove()
@@ -118,8 +118,8 @@ func enable(dir string) error {
 }
 
 // sweep removes cgroups of jails whose runtime was killed. Only empty ones can
-// be removed; new ones, empty for a moment, are left alone by their age.
-func (c *cgroups) sweep() {
+// be removed; those younger than age may be another runtime's, empty for a moment.
+func (c *cgroups) sweep(age time.Duration) {
 	for _, parent := range []string{c.memory, c.pids} {
 		if parent == "" {
 			continue
@@ -129,7 +129,7 @@ func (c *cgroups) sweep() {
 			continue
 		}
 		for _, dir := range dirs {
-			if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > time.Minute {
+			if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) >= age {
 				os.Remove(dir)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -88,8 +89,9 @@ func begin(o *order, r *report) (int, error) {
 	if o.Socket {
 		last++
 	}
-	for fd := controlFD; fd < last; fd++ {
-		unix.CloseOnExec(fd)
+	// Whatever the runtime was started with ends here, too.
+	if err := unix.CloseRange(controlFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("closing descriptors: %w", err)
 	}
 	// The program may be ended for want of memory before anything else is.
 	os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
@@ -175,7 +177,7 @@ func startProgram(o *order) (int, error) {
 	if !o.Namespaces {
 		tmp = filepath.Join(o.Root, "tmp")
 	}
-	attr := &syscall.ProcAttr{Dir: dir, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	attr := &syscall.ProcAttr{Dir: dir, Files: files, Sys: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 		Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + tmp, "TMPDIR=" + tmp, "LANG=C.UTF-8"}}
 	if o.Switch {
 		attr.Sys.Credential = &syscall.Credential{Uid: uint32(o.ID), Gid: uint32(o.ID), Groups: []uint32{}}

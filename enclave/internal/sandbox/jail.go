@@ -31,7 +31,7 @@ type Jail struct {
 // Start builds a jail and starts the program in it. ctx bounds the building
 // alone. Errors: ErrSetup, ErrClosed, ctx's.
 func (s *Sandbox) Start(ctx context.Context, spec Spec) (*Jail, error) {
-	if err := spec.validate(false); err != nil {
+	if err := spec.validate(s.dir); err != nil {
 		return nil, err
 	}
 	j, err := s.start(ctx, spec, false)
@@ -43,6 +43,11 @@ func (s *Sandbox) Start(ctx context.Context, spec Spec) (*Jail, error) {
 
 // start returns the jail along with an error when there was one to ask why.
 func (s *Sandbox) start(ctx context.Context, spec Spec, probe bool) (*Jail, error) {
+	select {
+	case <-s.quit:
+		return nil, ErrClosed
+	default:
+	}
 	j := &Jail{sandbox: s, done: make(chan struct{}), group: &group{}}
 	if err := j.prepare(spec); err != nil {
 		return nil, errors.Join(err, j.release())
@@ -52,20 +57,20 @@ func (s *Sandbox) start(ctx context.Context, spec Spec, probe bool) (*Jail, erro
 		return nil, errors.Join(err, j.release())
 	}
 	if !s.register(j) {
-		j.process.Kill()
+		j.process.Kill() // it has no order yet, and so no children
 		j.process.Wait()
 		return nil, errors.Join(ErrClosed, j.release())
 	}
 	ctx, cancel := context.WithTimeout(ctx, setupTime)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { j.process.Kill() })
+	stop := context.AfterFunc(ctx, j.end)
 	err := j.instruct(o)
 	if !stop() && ctx.Err() != nil {
 		err = fmt.Errorf("%w: %w", ErrSetup, ctx.Err())
 	}
 	go j.wait()
 	if err != nil {
-		j.kill()
+		j.end()
 		<-j.done
 	}
 	return j, err
@@ -245,7 +250,7 @@ func (j *Jail) Close() error {
 func (j *Jail) end() {
 	j.ending.Do(func() {
 		if j.sandbox.ns.all {
-			j.kill()
+			j.process.Kill()
 			return
 		}
 		j.control.Close()
@@ -253,13 +258,11 @@ func (j *Jail) end() {
 			select {
 			case <-j.done:
 			case <-time.After(5 * time.Second):
-				j.kill()
+				j.process.Kill()
 			}
 		}()
 	})
 }
-
-func (j *Jail) kill() { j.process.Kill() }
 
 // spawnRequest asks the spawner for a process.
 type spawnRequest struct {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -27,8 +26,9 @@ const setupTime = 30 * time.Second
 
 // Config says how jails are built.
 type Config struct {
-	// Dir is a directory that belongs to the runtime alone; mount points and, where
-	// namespaces cannot be had, private copies of functions live below it.
+	// Dir is a directory that belongs to this Sandbox alone; mount points and, where
+	// namespaces cannot be had, private copies of functions live below it. New
+	// removes what a runtime that was killed left there.
 	Dir string
 	// AllowDegraded goes on without layers that this machine cannot have. Layers
 	// tells which.
@@ -69,7 +69,14 @@ func New(cfg Config) (*Sandbox, error) {
 
 // open tries kinds of namespaces in turn; the last is none at all.
 func open(cfg Config, kinds []namespaces) (*Sandbox, error) {
-	dir, err := os.MkdirTemp(cfg.Dir, "sandbox-")
+	removeStale(cfg.Dir)
+	dir, err := os.MkdirTemp(cfg.Dir, ownPrefix)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSetup, err)
 	}
@@ -89,6 +96,21 @@ func open(cfg Config, kinds []namespaces) (*Sandbox, error) {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// ownPrefix names the folders of sandboxes.
+const ownPrefix = "sandbox-"
+
+// removeStale removes folders of an earlier sandbox. Failing is no harm: they
+// hold nothing that a later one uses.
+func removeStale(dir string) {
+	stale, err := filepath.Glob(filepath.Join(dir, ownPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, d := range stale {
+		os.RemoveAll(d)
+	}
 }
 
 func currentCgroups() *cgroups {
@@ -221,62 +243,8 @@ func (s *Sandbox) describe(r report, why error, whyUsers string) {
 	add("no further user namespaces", r.Nested == "", r.Nested)
 	add("own user for each jail", s.users.own(), whyUsers)
 	add("no_new_privs", true, "")
-	add("no capabilities", s.ns.all || s.users.own(), "without namespaces or another user, the program has the runtime's rights")
+	add("no capabilities", s.ns.all || s.users.own() || os.Geteuid() != 0, "without namespaces or another user, the program has the runtime's")
 	add("rlimits", true, "")
 	add("memory cgroup", s.groups.memory != "", s.groups.whyM)
 	add("pids cgroup", s.groups.pids != "", s.groups.whyP)
-}
-
-// Limits bound one jail. Zero means that a limit is not set.
-type Limits struct {
-	Memory  uint64 // bytes
-	Scratch uint64 // bytes of private file system
-	Procs   uint64 // processes and threads
-}
-
-// Spec is what to run.
-type Spec struct {
-	// Args is the program, by absolute path, and its arguments.
-	Args []string
-	// ReadOnly are host directories that the program sees at the same path.
-	ReadOnly []string
-	// Tree is a host directory whose content the program finds in its working
-	// directory, writable, its changes private to this jail. Empty: an empty one.
-	Tree string
-	// Name is the last element of the working directory's path.
-	Name string
-	// Limits bound the jail as a whole where cgroups can be had, else each process.
-	Limits Limits
-	// Stdout and Stderr are the program's; nil is /dev/null.
-	Stdout, Stderr *os.File
-	// Files are the only other descriptors it has: 3 and up.
-	Files []*os.File
-	// Socket, if set, is an unbound unix stream socket. It is bound and listens at
-	// ../rpc.sock, seen from the working directory, before the program starts.
-	Socket *os.File
-}
-
-// maxName bounds Spec.Name; file systems allow no more.
-const maxName = 255
-
-func (spec *Spec) validate(probe bool) error {
-	name := spec.Name
-	if name == "" || name == "." || name == ".." || len(name) > maxName || filepath.Base(name) != name || name == "rpc.sock" {
-		return fmt.Errorf("%w: %q cannot name a working directory", ErrSetup, name)
-	}
-	if !probe && (len(spec.Args) == 0 || !filepath.IsAbs(spec.Args[0])) {
-		return fmt.Errorf("%w: the program must be an absolute path", ErrSetup)
-	}
-	if spec.Tree != "" && !filepath.IsAbs(spec.Tree) {
-		return fmt.Errorf("%w: the function's folder must be an absolute path", ErrSetup)
-	}
-	return nil
-}
-
-// Exit is how a jail ended.
-type Exit struct {
-	Code        int            // exit status of the program, when Signal is 0
-	Signal      syscall.Signal // that ended the program
-	OutOfMemory bool           // the kernel ended a process of the jail for want of memory
-	Killed      bool           // the jail was ended by Close, or died with its first process
 }

@@ -121,7 +121,10 @@ func (u *users) giveBack(id uint64) {
 // attributes returns how the first process of a jail is cloned, and the id that
 // the program has from inside.
 func attributes(ns namespaces, u *users, id uint64) (*syscall.SysProcAttr, int) {
-	a := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true, Cloneflags: ns.flags()}
+	a := &syscall.SysProcAttr{Setsid: true, Cloneflags: ns.flags()}
+	if ns.all { // without a pid namespace it must live to end the others
+		a.Pdeathsig = syscall.SIGKILL
+	}
 	inside := os.Getuid()
 	if u.own() {
 		inside = int(id)

@@ -57,7 +57,13 @@ func Again(t *testing.T, w World, pattern string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	binary := filepath.Join(dir, "again.test")
+	// Jails show the folder of the binary, which must not hold theirs.
+	tmp, binary := filepath.Join(dir, "tmp"), filepath.Join(dir, "bin", "again.test")
+	for _, d := range []string{tmp, filepath.Dir(binary)} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := copyExecutable(binary); err != nil {
 		t.Fatal(err)
 	}
@@ -68,15 +74,17 @@ func Again(t *testing.T, w World, pattern string) {
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-test.run="+pattern, "-test.v=false", "-test.timeout="+timeout.String())
-	cmd.Env = append(os.Environ(), worldVariable+"="+string(w), "TMPDIR="+dir, "HOME="+dir)
+	cmd.Env = append(os.Environ(), worldVariable+"="+string(w), "TMPDIR="+tmp, "HOME="+tmp)
 	cmd.SysProcAttr = attributes(w)
 	cmd.Dir = here
 	owner := os.Getuid()
 	if owner == 0 && w != Nested {
-		owner, cmd.Dir = nobody, dir
+		owner, cmd.Dir = nobody, tmp
 	}
-	if err := os.Chown(dir, owner, owner); err != nil && os.Getuid() == 0 {
-		t.Fatal(err)
+	for _, d := range []string{dir, tmp} {
+		if err := os.Chown(d, owner, owner); err != nil && os.Getuid() == 0 {
+			t.Fatal(err)
+		}
 	}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
