@@ -25,6 +25,7 @@ import (
 // kinds is every kind: its folder below spec/vectors, and who makes it.
 func kinds() []kind {
 	return []kind{
+		{vectors.KindAttestation, attestations},
 		{vectors.KindFrame, frames},
 		{vectors.KindPublicKey, publicKeys},
 		{vectors.KindChecksums, checksums},
@@ -84,6 +85,11 @@ func run(dir string, check bool) error {
 	if err != nil {
 		return err
 	}
+	return apply(dir, want, check)
+}
+
+// apply makes dir hold exactly want, or checks that it does.
+func apply(dir string, want map[string][]byte, check bool) error {
 	have, err := present(dir)
 	if err != nil {
 		return err
