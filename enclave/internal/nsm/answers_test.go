@@ -43,7 +43,7 @@ func TestMalformedAnswers(t *testing.T) {
 		{"no lock", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"data": make([]byte, 48)}})},
 		{"lock is a number", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": 1, "data": make([]byte, 48)}})},
 		{"field in capitals", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"Lock": true, "DATA": make([]byte, 48)}})},
-		{"duplicate field", []byte("\xa1\x6bDescribePCR\xa2\x64lock\xf5\x64lock\xf4")},
+		{"duplicate field", []byte("\xa1\x6bDescribePCR\xa3\x64lock\xf5\x64lock\xf4\x64data\x58\x30" + strings.Repeat("\x01", 48))},
 		{"unknown code", mustCBOR(t, map[string]any{"Error": "Teapot"})},
 		{"code is a number", mustCBOR(t, map[string]any{"Error": 7})},
 		{"too large", mustCBOR(t, map[string]any{"DescribePCR": map[string]any{"lock": true, "data": make([]byte, 48), "x": strings.Repeat("x", nsm.MaxAnswer)}})},

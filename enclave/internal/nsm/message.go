@@ -87,8 +87,7 @@ func decodeAnswer(raw []byte, name string, answer any) error {
 		return codeOf(code)
 	}
 	inner, ok := outer[name]
-	// A map (major type 5): the decoder would take an array or null for a struct as well.
-	if !ok || answer == nil || len(inner) == 0 || inner[0]>>5 != 5 {
+	if !ok || answer == nil {
 		return fmt.Errorf("%w: not an answer to %s", ErrAnswer, name)
 	}
 	if err := mode.Unmarshal(inner, answer); err != nil {

@@ -251,7 +251,10 @@ func TestWrongKeyMaterial(t *testing.T) {
 		name   string
 		change func(e *testkit.Envelope)
 	}{
-		{"key of 16 bytes", func(e *testkit.Envelope) { e.EncryptedKey = short }},
+		{"key of 16 bytes", func(e *testkit.Envelope) {
+			e.EncryptedKey = short
+			e.SealRaw(make([]byte, 16), bytes.Repeat([]byte{16}, 16))
+		}},
 		{"encrypted key cut", func(e *testkit.Envelope) { e.EncryptedKey = e.EncryptedKey[1:] }},
 		{"encrypted key changed", func(e *testkit.Envelope) { e.EncryptedKey[9] ^= 1 }},
 		{"encrypted key empty", func(e *testkit.Envelope) { e.EncryptedKey = nil }},

@@ -27,8 +27,7 @@ type transport struct {
 	conn    net.Conn
 	timeout time.Duration
 
-	mu     sync.Mutex
-	broken error
+	mu sync.Mutex
 }
 
 // Exchange implements nsm.Transport.
@@ -38,12 +37,9 @@ func (t *transport) Exchange(req []byte) ([]byte, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.broken != nil {
-		return nil, fmt.Errorf("%w: an earlier exchange failed: %w", nsm.ErrTransport, t.broken)
-	}
 	answer, err := t.exchange(req)
 	if err != nil {
-		t.broken = err
+		// What comes later could be the answer to this request.
 		t.conn.Close()
 	}
 	return answer, err
