@@ -30,8 +30,8 @@ const (
 	refreshAhead = 5 * time.Minute
 )
 
-// errHost: the host's answer is not usable.
-var errHost = errors.New("the host's answer is not usable")
+// ErrHost: the host's answer is not usable.
+var ErrHost = errors.New("the host's answer is not usable")
 
 // client speaks HTTP to one port of the host.
 func client(n vsock.Network, port uint32) *http.Client {
@@ -59,14 +59,14 @@ func exchange(ctx context.Context, c *http.Client, method, path string, body []b
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return nil, fmt.Errorf("%w: status %d", errHost, resp.StatusCode)
+		return nil, fmt.Errorf("%w: status %d", ErrHost, resp.StatusCode)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", errHost, limit)
+		return nil, fmt.Errorf("%w: more than %d bytes", ErrHost, limit)
 	}
 	return data, nil
 }
@@ -77,7 +77,7 @@ func fetch(ctx context.Context, n vsock.Network) (*wire.Boot, *wire.Config, erro
 	defer cancel()
 	c := client(n, wire.PortBoot)
 	data, err := exchange(ctx, c, http.MethodGet, "/v1/boot", nil, maxBoot)
-	for err != nil && !errors.Is(err, errHost) {
+	for err != nil && !errors.Is(err, ErrHost) {
 		select {
 		case <-ctx.Done():
 			return nil, nil, fmt.Errorf("fetching boot message: %w", err)
@@ -105,7 +105,7 @@ func parse(data []byte) (*wire.Boot, *wire.Config, error) {
 	case b.Mode == wire.ModeServe && cfg.KMS != "" && len(b.Birth) > 0 && b.Init == nil:
 	case b.Mode == wire.ModeKMSInit && cfg.KMS == "" && b.Init != nil:
 	default:
-		return nil, nil, fmt.Errorf("%w: boot message does not fit mode %q", errHost, b.Mode)
+		return nil, nil, fmt.Errorf("%w: boot message does not fit mode %q", ErrHost, b.Mode)
 	}
 	return &b, cfg, nil
 }
@@ -138,13 +138,13 @@ func credentials(n vsock.Network) aws.CredentialsProvider {
 func parseCredentials(data []byte) (aws.Credentials, error) {
 	var w wire.Credentials
 	if err := json.Unmarshal(data, &w); err != nil || w.AccessKeyID == "" || w.SecretAccessKey == "" {
-		return aws.Credentials{}, fmt.Errorf("reading credentials: %w", errHost)
+		return aws.Credentials{}, fmt.Errorf("reading credentials: %w", ErrHost)
 	}
 	out := aws.Credentials{AccessKeyID: w.AccessKeyID, SecretAccessKey: w.SecretAccessKey, SessionToken: w.Token, Source: "host"}
 	if w.Expiration != "" {
 		end, err := time.Parse(time.RFC3339, w.Expiration)
 		if err != nil {
-			return aws.Credentials{}, fmt.Errorf("reading credentials: %w", errHost)
+			return aws.Credentials{}, fmt.Errorf("reading credentials: %w", ErrHost)
 		}
 		out.CanExpire, out.Expires = true, end
 	}
@@ -157,7 +157,7 @@ func router(n vsock.Network, routes map[string]uint32) func(context.Context, str
 	return func(ctx context.Context, _, address string) (net.Conn, error) {
 		port, ok := routes[address]
 		if !ok {
-			return nil, fmt.Errorf("dialling: %w: the host routes nothing there", errHost)
+			return nil, fmt.Errorf("dialling: %w: the host routes nothing there", ErrHost)
 		}
 		return n.Dial(ctx, port)
 	}

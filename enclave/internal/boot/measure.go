@@ -8,8 +8,8 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 )
 
-// errRegisters: the registers are not as a fresh enclave's.
-var errRegisters = errors.New("registers are not as they must be")
+// ErrRegisters: the registers are not as a fresh enclave's.
+var ErrRegisters = errors.New("registers are not as they must be")
 
 // registers are those of the security module.
 type registers interface {
@@ -35,7 +35,7 @@ func measure(r registers, t wire.Trust) error {
 			return fmt.Errorf("measuring trust: %w", err)
 		}
 		if !value.IsZero() || locked {
-			return fmt.Errorf("measuring trust: %w: PCR%d was extended or locked before", errRegisters, i)
+			return fmt.Errorf("measuring trust: %w: PCR%d was extended or locked before", ErrRegisters, i)
 		}
 	}
 	if _, err := r.Extend(wire.TrustPCR, m[:]); err != nil {
@@ -56,9 +56,9 @@ func verifyLocked(r registers, want nitro.PCR) error {
 		case err != nil:
 			return fmt.Errorf("measuring trust: %w", err)
 		case !locked:
-			return fmt.Errorf("measuring trust: %w: PCR%d is not locked", errRegisters, i)
+			return fmt.Errorf("measuring trust: %w: PCR%d is not locked", ErrRegisters, i)
 		case i == wire.TrustPCR && value != want, i != wire.TrustPCR && !value.IsZero():
-			return fmt.Errorf("measuring trust: %w: PCR%d has another value", errRegisters, i)
+			return fmt.Errorf("measuring trust: %w: PCR%d has another value", ErrRegisters, i)
 		}
 	}
 	return nil

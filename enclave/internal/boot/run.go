@@ -95,7 +95,7 @@ func (r *runtime) giveBirth(ctx context.Context) error {
 		cfg.Region = r.ends.Region
 	}
 	if cfg.Region == "" {
-		return fmt.Errorf("creating key: %w: the routes name no single KMS endpoint", errHost)
+		return fmt.Errorf("creating key: %w: the routes name no single KMS endpoint", ErrHost)
 	}
 	birth, err := keyring.Create(ctx, cfg, *r.boot.Init)
 	if err != nil {
