@@ -69,6 +69,7 @@ func refusal(err error) string {
 		{attest.ErrTime, "it is older than 5 minutes or its certificates are not valid now; ask the security module for a fresh one"},
 		{attest.ErrSignature, "its signature is wrong"},
 		{attest.ErrField, "it has no public key"},
+		{attest.ErrPCR, "it lacks PCR0, PCR1 or PCR2"},
 		{attest.ErrPolicy, "this KMS accepts no attestation root"},
 	} {
 		if errors.Is(err, class.err) {
