@@ -125,23 +125,23 @@ func TestNoRedirect(t *testing.T) {
 	asked := 0
 	elsewhere := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
 	defer elsewhere.Close()
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		http.Redirect(w, req, elsewhere.URL, http.StatusTemporaryRedirect)
-	}))
-	defer server.Close()
 	r := newRig(t)
-	cfg := r.cfg
-	cfg.KMSEndpoint = server.URL
-	// A client that would follow: the keyring takes its transport, not its habits.
-	cfg.HTTP = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	k, err := keyring.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := k.NewDataKey(t.Context(), functionContext()); err == nil {
-		t.Error("a redirect was an answer")
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect} {
+		server := httptest.NewTLSServer(http.RedirectHandler(elsewhere.URL, status))
+		cfg := r.cfg
+		cfg.KMSEndpoint = server.URL
+		// A client that would follow: the keyring takes its transport, not its habits.
+		cfg.HTTP = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		k, err := keyring.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := k.NewDataKey(t.Context(), functionContext()); err == nil {
+			t.Errorf("%d was an answer", status)
+		}
+		server.Close()
 	}
 	if asked != 0 {
-		t.Error("the redirect was followed")
+		t.Errorf("%d redirects were followed", asked)
 	}
 }

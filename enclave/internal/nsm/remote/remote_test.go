@@ -101,8 +101,14 @@ func TestTimeout(t *testing.T) {
 	if _, err := tr.Exchange([]byte{0x60}); !errors.Is(err, nsm.ErrTransport) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := tr.Exchange([]byte{0x60}); !errors.Is(err, nsm.ErrTransport) {
-		t.Errorf("the next exchange: %v", err)
+	tr.timeout = 10 * time.Second
+	go func() {
+		if _, err := io.ReadFull(theirs, make([]byte, 5)); err == nil {
+			_, _ = theirs.Write([]byte{0, 0, 0, 1, 0x61})
+		}
+	}()
+	if b, err := tr.Exchange([]byte{0x60}); !errors.Is(err, nsm.ErrTransport) {
+		t.Errorf("the next exchange: %x, %v", b, err)
 	}
 }
 
