@@ -16,18 +16,18 @@ import (
 	"testing"
 
 	"github.com/cape-functions/cape/core/envelope"
+	"github.com/cape-functions/cape/tools/vectorgen/vectors"
 )
 
-// testKey is made once: the two RSA keys of these tests take a while.
+// testKeys are two keys of 2,048 bits. The first is a fixed one: fuzzing runs
+// in several processes, and the seeds of one must open in the others.
 var testKeys = sync.OnceValues(func() ([2]*rsa.PrivateKey, error) {
-	var keys [2]*rsa.PrivateKey
-	for i := range keys {
-		var err error
-		if keys[i], err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
-			return keys, err
-		}
+	fixed, err := vectors.ReadKeys(vectorDir)
+	if err != nil {
+		return [2]*rsa.PrivateKey{}, err
 	}
-	return keys, nil
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	return [2]*rsa.PrivateKey{fixed["rsa-2048-a"], other}, err
 })
 
 func key(t testing.TB, i int) *rsa.PrivateKey {

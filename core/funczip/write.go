@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -23,6 +25,12 @@ var (
 	ErrIrregular = errors.New("not a regular file")
 	// ErrName: a name that cannot stand in a function's zip.
 	ErrName = errors.New("name cannot stand in a function's zip")
+)
+
+// Bounds of a path in the zip, top folder included: what file systems take.
+const (
+	maxElement = 255 // bytes of one name
+	maxDepth   = 64  // names of one path
 )
 
 // Options bound and watch a Write. The zero value has wire's limits.
@@ -130,12 +138,16 @@ func walk(fsys fs.FS, top string, opts Options, add func(entry, file string) err
 }
 
 // validName tells whether the enclave would take name: a clean slash path of
-// UTF-8 (which fs.ValidPath checks), no backslash, no control character.
+// UTF-8 (which fs.ValidPath checks), within bounds, no backslash, no control
+// character.
 func validName(name string) bool {
 	if !fs.ValidPath(name) || name == "." || len(name) > wire.MaxPathBytes {
 		return false
 	}
-	return !strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || r < ' ' || r == 0x7f })
+	elements := strings.Split(name, "/")
+	return len(elements) <= maxDepth &&
+		!slices.ContainsFunc(elements, func(e string) bool { return len(e) > maxElement }) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r == '\\' || unicode.IsControl(r) })
 }
 
 // regular returns the name under which the content of an entry lies.

@@ -142,7 +142,10 @@ func TestRefused(t *testing.T) {
 		{"device", "f", fstest.MapFS{"app.py": app, "p": {Mode: fs.ModeDevice}}, funczip.Options{}, funczip.ErrIrregular},
 		{"backslash", "f", fstest.MapFS{`a\b`: app}, funczip.Options{}, funczip.ErrName},
 		{"control character", "f", fstest.MapFS{"a\nb": app}, funczip.Options{}, funczip.ErrName},
-		{"long path", "f", fstest.MapFS{strings.Repeat("n", 1023): app}, funczip.Options{}, funczip.ErrName},
+		{"C1 control character", "f", fstest.MapFS{"a\u0085b": app}, funczip.Options{}, funczip.ErrName},
+		{"long name", "f", fstest.MapFS{strings.Repeat("n", 256): app}, funczip.Options{}, funczip.ErrName},
+		{"long path", "f", fstest.MapFS{strings.Repeat("123456789/", 102) + "123": app}, funczip.Options{}, funczip.ErrName},
+		{"deep path", "f", fstest.MapFS{strings.Repeat("d/", 63) + "f": app}, funczip.Options{}, funczip.ErrName},
 		{"no top", "", fstest.MapFS{"app.py": app}, funczip.Options{}, funczip.ErrName},
 		{"top is dot", ".", fstest.MapFS{"app.py": app}, funczip.Options{}, funczip.ErrName},
 		{"top is dot dot", "..", fstest.MapFS{"app.py": app}, funczip.Options{}, funczip.ErrName},
@@ -159,12 +162,17 @@ func TestRefused(t *testing.T) {
 }
 
 func TestExactLimits(t *testing.T) {
-	folder := fstest.MapFS{"app.py": file("app"), "b": file("bb")}
-	opts := funczip.Options{MaxBytes: 5, MaxFiles: 2}
+	folder := fstest.MapFS{
+		"app.py": file("app"), "b": file("bb"),
+		strings.Repeat("d/", 62) + "f":                                            file(""), // 64 names with the top folder
+		strings.Repeat(strings.Repeat("n", 199)+"/", 5) + strings.Repeat("n", 22): file(""), // 1,024 bytes
+		strings.Repeat("n", 255):                                                  file(""),
+	}
+	opts := funczip.Options{MaxBytes: 5, MaxFiles: 5}
 	if _, _, err := pack(folder, "f", opts); err != nil {
 		t.Error(err)
 	}
-	if size, err := funczip.Scan(folder, "f", opts); err != nil || size != (funczip.Size{Files: 2, Plain: 5}) {
+	if size, err := funczip.Scan(folder, "f", opts); err != nil || size != (funczip.Size{Files: 5, Plain: 5}) {
 		t.Error(size, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"slices"
+	"strings"
 
 	"github.com/cape-functions/cape/tools/vectorgen/vectors"
 )
@@ -73,6 +74,8 @@ func zips(s *set, _ *keyring) {
 	s.fail("link-to-a-folder", "A link to a folder.", in(app, file("lib/x.py", "x"), link("l", "lib")), "link")
 	s.fail("backslash", "A backslash in a name.", in(app, file(`a\b`, "x")), "name")
 	s.fail("control-character", "A line break in a name.", in(app, file("a\nb", "x")), "name")
+	s.fail("long-name", "A name of 256 bytes.", in(app, file(strings.Repeat("n", 256), "x")), "name")
+	s.fail("deep-path", "A path of 65 names.", in(app, file(strings.Repeat("d/", 63)+"f", "x")), "name")
 	s.fail("top-is-empty", "A top folder without a name.", vectors.ZipInput{Files: []vectors.File{app}}, "name")
 	s.fail("top-is-dot-dot", "A top folder that is a way.", vectors.ZipInput{Top: "..", Files: []vectors.File{app}}, "name")
 	s.fail("top-is-a-path", "A top folder within another.", vectors.ZipInput{Top: "a/b", Files: []vectors.File{app}}, "name")
