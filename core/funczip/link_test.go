@@ -83,7 +83,7 @@ func TestLinksOnDisk(t *testing.T) {
 		return
 	}
 	outside, dir := t.TempDir(), t.TempDir()
-	write := func(path string) {
+	for _, path := range []string{filepath.Join(outside, "secret"), filepath.Join(dir, "app.py")} {
 		if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -93,8 +93,6 @@ func TestLinksOnDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(filepath.Join(outside, "secret"))
-	write(filepath.Join(dir, "app.py"))
 	symlink("app.py", "good")
 	root, err := os.OpenRoot(dir)
 	if err != nil {
