@@ -128,9 +128,9 @@ func (c *Client) open(ctx context.Context, route v1.Route, path ...string) (*v1.
 		}
 		var took time.Duration
 		s, err := v1.Open(ctx, ws, route, func(ctx context.Context, document, nonce []byte) (*attest.Evidence, error) {
-			begin := time.Now()
+			begin := c.now()
 			ev, err := c.judge.Enclave(ctx, c.contact(route, document, nonce))
-			took = time.Since(begin)
+			took = c.now().Sub(begin)
 			return ev, err
 		})
 		if err != nil {

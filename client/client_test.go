@@ -3,6 +3,8 @@ package client_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -189,6 +191,11 @@ func TestLies(t *testing.T) {
 		{"flood before the document", func(l *testkit.Lies) {
 			l.Frame = func(string, []byte) []byte { return bytes.Repeat([]byte("a"), 1<<20) }
 		}, []error{client.ErrTooLarge}, false},
+		{"document of another type", func(l *testkit.Lies) {
+			l.Frame = func(_ string, f []byte) []byte {
+				return bytes.Replace(f, []byte(wire.TypeAttestation), []byte("something"), 1)
+			}
+		}, []error{client.ErrProtocol}, false},
 		{"output altered", func(l *testkit.Lies) { l.Result = func(r *wire.ResultV1) { r.Message = []byte("other") } }, []error{client.ErrChecksum}, true},
 		{"output and checksum altered", func(l *testkit.Lies) {
 			l.Result = func(r *wire.ResultV1) {
@@ -326,6 +333,18 @@ func TestDeployRefused(t *testing.T) {
 	if _, err := connect(t, s).Deploy(t.Context(), p, client.DeployOptions{}); !errors.As(err, &remote) || remote.Code != wire.CodeInvalidFunction {
 		t.Errorf("error %v, want invalid_function", err)
 	}
+	s.Lie(func(l *testkit.Lies) {
+		l.Frame = func(route string, f []byte) []byte {
+			if bytes.Contains(f, []byte(`"id"`)) {
+				return []byte(`{"message":{"id":"../../x"}}`)
+			}
+			return f
+		}
+	})
+	if _, err := connect(t, s).Deploy(t.Context(), pack(t, folder(t, "fn", "")), client.DeployOptions{}); !errors.Is(err, client.ErrProtocol) {
+		t.Errorf("a strange id: %v, want ErrProtocol", err)
+	}
+	s.Lie(func(l *testkit.Lies) { l.Frame = nil })
 	// A lying enclave gets no function.
 	for _, route := range []string{"deploy", "key"} {
 		s.Lie(func(l *testkit.Lies) {
@@ -381,7 +400,16 @@ func TestKeysAndEncrypt(t *testing.T) {
 	if _, err := other.StoredKey(t.Context(), own.Document, own.Nonce); !errors.Is(err, attest.ErrPCR) {
 		t.Errorf("stored, under another policy: %v, want ErrPCR", err)
 	}
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weakDER, err := x509.MarshalPKIXPublicKey(&weak.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, lie := range map[string]func(string, *wire.UserDataV1){
+		"weak":    func(_ string, u *wire.UserDataV1) { u.Key = weakDER },
 		"none":    func(_ string, u *wire.UserDataV1) { u.Key = nil },
 		"garbage": func(_ string, u *wire.UserDataV1) { u.Key = []byte("key") },
 	} {
@@ -611,5 +639,60 @@ func TestPEM(t *testing.T) {
 	}
 	if text := string(key.PEM()); !strings.Contains(text, base64.StdEncoding.EncodeToString(key.DER)[:40]) {
 		t.Error(text)
+	}
+}
+
+// slowJudge takes its time, as one that asks somebody does.
+type slowJudge struct {
+	trust.Policy
+	think func()
+}
+
+func (j slowJudge) Enclave(ctx context.Context, c trust.Contact) (*attest.Evidence, error) {
+	j.think()
+	return j.Policy.Enclave(ctx, c)
+}
+
+// TestSlowJudge: servers close idle sessions, so one that idled meanwhile is not used.
+func TestSlowJudge(t *testing.T) {
+	s := testkit.New(t)
+	f := s.Add(testkit.Function{User: "ann", Name: "f", Zip: []byte("zip")})
+	now := time.Now()
+	think := time.Minute
+	c := connect(t, s, func(o *client.Options) {
+		o.Now = func() time.Time { return now }
+		o.Trust = slowJudge{policyOf(s), func() { now = now.Add(think) }}
+	})
+	if _, err := c.Run(t.Context(), client.Function{Name: f.ID}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Requests()); n != 2 {
+		t.Errorf("%d connections, want a second one after the judge took long", n)
+	}
+	think = 15 * time.Second // quick enough for one session, too slow for a deploy of two
+	before := len(s.Requests())
+	if _, err := c.Deploy(t.Context(), pack(t, folder(t, "fn", "")), client.DeployOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Requests()) - before; n != 2 {
+		t.Errorf("%d connections for a deploy, want 2", n)
+	}
+	think = 0
+	slow := false
+	c = connect(t, s, func(o *client.Options) {
+		o.Now = func() time.Time { return now }
+		o.Trust = slowJudge{policyOf(s), func() {
+			if slow {
+				now = now.Add(time.Minute)
+			}
+			slow = !slow
+		}}
+	})
+	before = len(s.Requests())
+	if _, err := c.Deploy(t.Context(), pack(t, folder(t, "fn", "")), client.DeployOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Requests()) - before; n < 4 {
+		t.Errorf("%d connections for a deploy with a slow key, want a fresh session", n)
 	}
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"time"
 
 	v1 "github.com/cape-functions/cape/client/internal/v1"
 	"github.com/cape-functions/cape/client/trust"
@@ -57,7 +56,7 @@ func (c *Client) Deploy(ctx context.Context, p *Package, o DeployOptions) (*Depl
 		return nil, err
 	}
 	defer func() { s.Close() }()
-	begin := time.Now()
+	begin := c.now()
 	key, err := c.Key(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("getting the Cape Key: %w", err)
@@ -72,7 +71,7 @@ func (c *Client) Deploy(ctx context.Context, p *Package, o DeployOptions) (*Depl
 	}
 	clear(zip)
 	zip = nil // the upload may take long, and functions are large
-	if time.Since(begin) > slow {
+	if c.now().Sub(begin) >= slow {
 		s.Close()
 		if s, err = c.open(ctx, v1.Deploy, "v1", "deploy"); err != nil {
 			return nil, err
