@@ -78,25 +78,14 @@ func (c *call) request(k *key, action string, extra facts) policy.Request {
 	if c.alias != "" {
 		context.set("kms:requestalias", c.alias)
 	}
-	if attestable(action) {
-		maps.Copy(context, c.recipient.facts())
-	}
+	// Only operations that take a Recipient have one.
+	maps.Copy(context, c.recipient.facts())
 	return policy.Request{
 		Action:    "kms:" + action,
 		Resource:  c.s.keyARN(k.ID),
 		Principal: c.who.Principal,
 		Context:   context,
 	}
-}
-
-// attestable lists the operations for which AWS KMS documents the
-// RecipientAttestation condition keys, as far as they exist here.
-func attestable(action string) bool {
-	switch action {
-	case "Decrypt", "GenerateDataKey", "GenerateDataKeyPair", "GenerateRandom":
-		return true
-	}
-	return false
 }
 
 // authorize asks the key's policy, then its grants.

@@ -158,19 +158,28 @@ func (s *Server) Serve(l net.Listener) error {
 	return fmt.Errorf("serving local KMS: %w", err)
 }
 
-// Close ends Serve and the background work.
+// errBusy is returned by Close when a request does not end.
+var errBusy = errors.New("a request of the local KMS is still running; its directory stays locked until the process ends")
+
+// Close ends Serve and the background work, and waits a few seconds for
+// requests that are being worked on. Then the directory is free.
 func (s *Server) Close() error {
 	var err error
 	s.closing.Do(func() {
 		err = s.http.Close()
 		s.pool.close()
-		// Whoever still works on a request finishes before the store goes.
+		grace := time.NewTimer(closeGrace)
+		defer grace.Stop()
 		for range maxInFlight {
-			s.inFlight <- struct{}{}
+			select {
+			case s.inFlight <- struct{}{}:
+			case <-grace.C:
+				// The store stays open: a write must not lose its key.
+				err = errors.Join(err, errBusy)
+				return
+			}
 		}
-		if closing := s.store.Close(); err == nil {
-			err = closing
-		}
+		err = errors.Join(err, s.store.Close())
 	})
 	return err
 }

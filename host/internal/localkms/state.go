@@ -147,7 +147,10 @@ func (s *Server) purge() error {
 			k.Material != nil && !k.ValidTo.IsZero() && !k.ValidTo.After(now)
 	}
 	s.mu.RLock()
-	found := slices.ContainsFunc(slices.Collect(maps.Values(s.keys)), due)
+	found := false
+	for _, k := range s.keys {
+		found = found || due(k)
+	}
 	s.mu.RUnlock()
 	if !found {
 		return nil
