@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 
 // world is everything around a runtime: a host with its links, a KMS, an issuer.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	net    vsock.Network // the host's side
 	kms    *kmskit.KMS
@@ -85,7 +85,7 @@ var capePair = sync.OnceValue(func() []byte {
 	return der
 })
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cape") // socket paths are short
 	if err != nil {
