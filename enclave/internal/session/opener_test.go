@@ -81,7 +81,7 @@ func TestCapeEncryptedInputs(t *testing.T) {
 			c.seal(tt.input)
 			if tt.code != "" {
 				c.refused(tt.code)
-			} else if out := c.result(tt.want); !bytes.Equal(out, tt.want) {
+			} else if out := c.result(tt.input); !bytes.Equal(out, tt.want) {
 				t.Errorf("the handler saw %q", out)
 			}
 			c.seal([]byte("next"))
