@@ -49,7 +49,7 @@ func (b Boot) birth(w http.ResponseWriter, r *http.Request) {
 		reply.Error(w, wire.CodeInvalidRequest, "this runtime was not started to create a key", "")
 		return
 	}
-	stall := newStall(w)
+	stall := newStall(w, 0)
 	data, err := io.ReadAll(io.LimitReader(stall.reader(r.Body), maxBirth+1))
 	if err != nil {
 		reply.Error(w, wire.CodeInvalidRequest, "the birth document did not arrive whole", "")

@@ -10,14 +10,23 @@ import (
 )
 
 // stall ends a request whose other side stopped moving: each read and each
-// write has wire.BodyStall, the whole has no limit of its own.
-type stall struct{ rc *http.ResponseController }
+// write has its time, the whole has no limit of its own.
+type stall struct {
+	rc    *http.ResponseController
+	limit time.Duration
+}
 
-func newStall(w http.ResponseWriter) stall { return stall{http.NewResponseController(w)} }
+// newStall uses wire.BodyStall when limit is zero.
+func newStall(w http.ResponseWriter, limit time.Duration) stall {
+	if limit == 0 {
+		limit = wire.BodyStall
+	}
+	return stall{http.NewResponseController(w), limit}
+}
 
 func (s stall) reader(r io.Reader) io.Reader {
 	return readFunc(func(p []byte) (int, error) {
-		if err := s.rc.SetReadDeadline(time.Now().Add(wire.BodyStall)); err != nil {
+		if err := s.rc.SetReadDeadline(time.Now().Add(s.limit)); err != nil {
 			return 0, err
 		}
 		return r.Read(p)
@@ -26,7 +35,7 @@ func (s stall) reader(r io.Reader) io.Reader {
 
 func (s stall) writer(w io.Writer) io.Writer {
 	return writeFunc(func(p []byte) (int, error) {
-		if err := s.rc.SetWriteDeadline(time.Now().Add(wire.BodyStall)); err != nil {
+		if err := s.rc.SetWriteDeadline(time.Now().Add(s.limit)); err != nil {
 			return 0, err
 		}
 		return w.Write(p)

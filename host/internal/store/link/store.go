@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/api/reply"
@@ -29,12 +30,14 @@ type Records interface {
 // ErrNoIssuer is returned by Store.KeySet for an issuer that is not this host's.
 var ErrNoIssuer = errors.New("no such issuer")
 
-// Store answers the store link. Every field must be set.
+// Store answers the store link. Every exported field must be set.
 type Store struct {
 	Records Records
 	// KeySet returns the signed key set of an issuer as a compact JWS, or ErrNoIssuer.
 	KeySet func(iss string) (string, error)
 	Log    *slog.Logger
+
+	stall time.Duration // zero: wire.BodyStall
 }
 
 // Handler returns the link's routes.
@@ -90,7 +93,7 @@ func (s Store) sendFunction(w http.ResponseWriter, r *http.Request, f *store.Fun
 		return
 	}
 	defer body.Close()
-	stall := newStall(w)
+	stall := newStall(w, s.stall)
 	defer stall.done()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Content-Length", strconv.FormatInt(4+int64(len(head))+f.Stored, 10))
@@ -105,7 +108,7 @@ func (s Store) sendFunction(w http.ResponseWriter, r *http.Request, f *store.Fun
 }
 
 func (s Store) putFunction(w http.ResponseWriter, r *http.Request) {
-	stall := newStall(w)
+	stall := newStall(w, s.stall)
 	defer stall.done()
 	body := stall.reader(r.Body)
 	head, err := readHead(body)
@@ -159,7 +162,7 @@ func (s Store) getUserKey(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s Store) putKey(w http.ResponseWriter, r *http.Request) {
-	stall := newStall(w)
+	stall := newStall(w, s.stall)
 	defer stall.done()
 	data, err := io.ReadAll(io.LimitReader(stall.reader(r.Body), wire.MaxRecord+1))
 	if err != nil {
