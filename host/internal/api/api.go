@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -117,6 +118,10 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // notFoundAsJSON answers what the mux refuses in the form of every other error.
 func notFoundAsJSON(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Clean(r.URL.Path) != r.URL.Path { // the mux would redirect
+			noRoute(w)
+			return
+		}
 		if _, pattern := mux.Handler(r); pattern != "" {
 			mux.ServeHTTP(w, r)
 			return
@@ -128,8 +133,12 @@ func notFoundAsJSON(mux *http.ServeMux) http.Handler {
 			reply.ErrorStatus(w, probe.status, wire.CodeInvalidRequest, "this route does not take "+strconv.Quote(r.Method), "use one of: "+probe.Header().Get("Allow"))
 			return
 		}
-		reply.Error(w, wire.CodeNotFound, "there is no such route", "see the list of routes in the documentation")
+		noRoute(w)
 	})
+}
+
+func noRoute(w http.ResponseWriter) {
+	reply.Error(w, wire.CodeNotFound, "there is no such route", "see the list of routes in the documentation")
 }
 
 type discard struct{ h http.Header }
