@@ -42,6 +42,10 @@ type Lies struct {
 	Frame func(route string, frame []byte) []byte
 	// Hang never answers an input.
 	Hang bool
+	// DropUpload ends the connection when a function is on its way.
+	DropUpload bool
+	// RefuseUpload says so instead of reading a function, and closes.
+	RefuseUpload *wire.RemoteError
 	// NoSubprotocol chooses no subprotocol.
 	NoSubprotocol bool
 }

@@ -164,6 +164,11 @@ func (c *session) deploy(ctx context.Context) error {
 	if err := wire.DecodeV1(frame, &head); err != nil {
 		return err
 	}
+	if lies := c.lying(); lies.DropUpload {
+		return c.ws.CloseNow()
+	} else if lies.RefuseUpload != nil {
+		return lies.RefuseUpload
+	}
 	_, body, err := c.ws.Read(ctx)
 	if err != nil {
 		return err
