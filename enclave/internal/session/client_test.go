@@ -21,9 +21,8 @@ type conn struct {
 	t  *testing.T
 	ws *websocket.Conn
 	// of the document
-	doc    nitro.Document
-	user   wire.UserDataV1
-	signer []byte
+	doc  nitro.Document
+	user wire.UserDataV1
 }
 
 // dial opens a session, or returns the refusal.

@@ -8,7 +8,6 @@ import (
 	"crypto/rsa"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -193,8 +192,6 @@ func setup(t *testing.T, change ...func(*session.Config)) *fixture {
 	f.server.Open(f.policy)
 	return f
 }
-
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // unpack writes the zip itself; handlers of these tests look at no files.
 func unpack(_ context.Context, z io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
