@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,6 +77,11 @@ func (p *platform) connect() (*client.Client, error) {
 	policy := trust.Policy{PCRs: map[int][]nitro.PCR{}}
 	for _, entry := range file.Origins {
 		policy.Roots = append(policy.Roots, entry.RootDER)
+		sum, err := hex.DecodeString(entry.KeyPolicy)
+		if err != nil || len(sum) != 32 {
+			return nil, errors.New("the trust file names no key policy")
+		}
+		policy.KeyPolicies = append(policy.KeyPolicies, [32]byte(sum))
 		for index, values := range entry.PCRs {
 			i, err := strconv.Atoi(index)
 			if err != nil {
