@@ -21,6 +21,7 @@ const jailPrefix = "cape-jail-"
 // both directories are the same one.
 type cgroups struct {
 	v2           bool
+	prefix       string // of the names of this runtime's jails
 	memory, pids string // the runtime's own cgroup there; empty: cannot be had
 	whyM, whyP   string
 }
@@ -80,14 +81,15 @@ func (c *cgroups) try() {
 			return
 		}
 	}
+	c.prefix = jailPrefix + randomName() + "-"
 	both := *c
 	probe := Limits{Memory: 64 << 20, Procs: 64}
 	for _, part := range []struct {
 		dir, why *string
 		alone    cgroups
 	}{
-		{&c.memory, &c.whyM, cgroups{v2: c.v2, memory: both.memory}},
-		{&c.pids, &c.whyP, cgroups{v2: c.v2, pids: both.pids}},
+		{&c.memory, &c.whyM, cgroups{v2: c.v2, prefix: c.prefix, memory: both.memory}},
+		{&c.pids, &c.whyP, cgroups{v2: c.v2, prefix: c.prefix, pids: both.pids}},
 	} {
 		if *part.dir == "" {
 			continue
@@ -146,9 +148,7 @@ type group struct {
 // create makes a cgroup with limits l.
 func (c *cgroups) create(l Limits) (*group, error) {
 	g := &group{v2: c.v2}
-	var id [8]byte
-	rand.Read(id[:]) // never fails
-	name := jailPrefix + hex.EncodeToString(id[:])
+	name := c.prefix + randomName()
 	set := map[string]uint64{}
 	for _, parent := range []string{c.memory, c.pids} {
 		if dir := filepath.Join(parent, name); parent != "" && !slices.Contains(g.dirs, dir) {
@@ -192,6 +192,12 @@ func (g *group) forbidSwap(dir string, memory uint64) {
 	if _, err := os.Stat(file); err == nil {
 		os.WriteFile(file, []byte(strconv.FormatUint(value, 10)), 0)
 	}
+}
+
+func randomName() string {
+	var id [8]byte
+	rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
 }
 
 // add moves a process into the group.

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,6 +23,7 @@ type Jail struct {
 	reports *os.File
 	report  report // the first one
 	ending  sync.Once
+	asked   atomic.Bool // to end, by Close
 	done    chan struct{}
 	exit    Exit
 	err     error // of the cleaning up
@@ -199,7 +200,9 @@ func (j *Jail) instruct(o *order) error {
 // wait collects the first process, and with it everything.
 func (j *Jail) wait() {
 	var last report
-	if err := readMessage(io.LimitReader(j.reports, maxMessage), &last); err == nil && last.Ended {
+	err := readMessage(io.LimitReader(j.reports, maxMessage), &last)
+	ours := j.asked.Load() && syscall.Signal(last.Signal) == syscall.SIGKILL
+	if err == nil && last.Ended && !ours {
 		j.exit = Exit{Code: last.Code, Signal: syscall.Signal(last.Signal)}
 	} else {
 		j.exit = Exit{Killed: true}
@@ -249,6 +252,7 @@ func (j *Jail) Close() error {
 // first one; without, the first one must be given time to find them.
 func (j *Jail) end() {
 	j.ending.Do(func() {
+		j.asked.Store(true)
 		if j.sandbox.ns.all {
 			j.process.Kill()
 			return
@@ -262,42 +266,4 @@ func (j *Jail) end() {
 			}
 		}()
 	})
-}
-
-// spawnRequest asks the spawner for a process.
-type spawnRequest struct {
-	attr  *os.ProcAttr
-	reply chan<- spawnReply
-}
-
-type spawnReply struct {
-	process *os.Process
-	err     error
-}
-
-// spawner starts all first processes from one thread, which lives as long as
-// the sandbox: the signal at a parent's death is sent when the thread ends.
-func spawner(requests <-chan spawnRequest, quit <-chan struct{}) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	for {
-		select {
-		case r := <-requests:
-			p, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], initArg}, r.attr)
-			r.reply <- spawnReply{p, err}
-		case <-quit:
-			return
-		}
-	}
-}
-
-func (s *Sandbox) run(attr *os.ProcAttr) (*os.Process, error) {
-	reply := make(chan spawnReply, 1)
-	select {
-	case s.spawn <- spawnRequest{attr, reply}:
-		r := <-reply
-		return r.process, r.err
-	case <-s.quit:
-		return nil, ErrClosed
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,6 +28,33 @@ func TestPickRange(t *testing.T) {
 		base, size, ok := pickRange(c.all)
 		if base != c.base || size != c.size || ok != c.ok {
 			t.Errorf("%s: %d, %d, %v", c.name, base, size, ok)
+		}
+	}
+}
+
+func TestAttributes(t *testing.T) {
+	own := &users{base: 5000, size: 1}
+	for _, c := range []struct {
+		name   string
+		ns     namespaces
+		u      *users
+		inside int
+		maps   int
+		dies   bool // with the runtime
+	}{
+		{"own users", namespaces{true, true}, own, innerID, 2, true},
+		{"no own users", namespaces{true, true}, &users{}, innerID, 1, true},
+		{"no user namespace", namespaces{true, false}, own, 5000, 0, true},
+		{"no namespaces", namespaces{}, &users{}, os.Getuid(), 0, false},
+	} {
+		a, inside := attributes(c.ns, c.u, 5000)
+		if inside != c.inside || len(a.UidMappings) != c.maps || len(a.GidMappings) != c.maps || a.Cloneflags != c.ns.flags() || (a.Pdeathsig == syscall.SIGKILL) != c.dies {
+			t.Errorf("%s: %d, %+v", c.name, inside, a)
+		}
+		for _, m := range a.UidMappings {
+			if m.ContainerID == innerID && c.u.own() && m.HostID != 5000 {
+				t.Errorf("%s: the program is user %d outside", c.name, m.HostID)
+			}
 		}
 	}
 }

@@ -116,7 +116,7 @@ func forbidden() []string {
 		"setuid":       func() error { return syscall.Setuid(0) },
 		"sethostname":  func() error { return unix.Sethostname([]byte("mine")) },
 		"mknod":        func() error { return unix.Mknod("/tmp/null", unix.S_IFCHR|0o666, 1<<8|3) },
-		"user ns":      func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
+		"user ns":      newUserNamespace,
 		"net ns":       func() error { return unix.Unshare(unix.CLONE_NEWNET) },
 		"raw socket":   func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP); return err },
 		"write root":   func() error { return os.WriteFile("/x", nil, 0o600) },
@@ -139,13 +139,19 @@ func forbidden() []string {
 			done = append(done, name)
 		}
 	}
-	for _, path := range []string{"/proc/self", "/sys/kernel", "/root", "/home", "/dev/nsm", "/dev/vsock", "/dev/mem", "/dev/kvm", "/dev/tty", "/var", "/run", "/work", "/boot"} {
+	for _, path := range []string{"/proc/self", "/sys/kernel", "/root", "/home", "/dev/nsm", "/dev/vsock", "/dev/mem", "/dev/kvm", "/dev/tty", "/var", "/run", "/work", "/boot", "/../var", "/../root"} {
 		if _, err := os.Stat(path); err == nil {
 			done = append(done, "see "+path)
 		}
 	}
 	sort.Strings(done)
 	return done
+}
+
+func newUserNamespace() error {
+	cmd := exec.Command("/bin/true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
+	return cmd.Run()
 }
 
 func closeConn(c net.Conn) {
@@ -207,6 +213,7 @@ func orphan() {
 			fmt.Println("left:", pid)
 		}
 	}
+	fmt.Println("done")
 }
 
 func fill() {
@@ -269,6 +276,6 @@ func host(dir string) {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println("ready")
+	fmt.Println("ready", s.groups.prefix)
 	<-j.Done()
 }
