@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -149,6 +150,10 @@ func TestKeysOfOtherUsesAreLeftOut(t *testing.T) {
 		return m
 	}
 	raw := sign(t, keyOnce()["ec"], jose.ES256, map[jose.HeaderKey]any{"kid": "k"}, sound())
+	scalar, err := keyOnce()["ec"].(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name  string
 		entry map[string]any
@@ -157,7 +162,7 @@ func TestKeysOfOtherUsesAreLeftOut(t *testing.T) {
 		{"plain", entry(nil), true},
 		{"for encryption", entry(map[string]any{"use": "enc"}), false},
 		{"for another algorithm", entry(map[string]any{"alg": "ES384"}), false},
-		{"private", entry(map[string]any{"d": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE"}), false},
+		{"private", entry(map[string]any{"d": base64.RawURLEncoding.EncodeToString(scalar)}), false},
 		{"shared secret", map[string]any{"kty": "oct", "kid": "k", "k": "AAAA"}, false},
 		{"unknown kind", map[string]any{"kty": "new", "kid": "k"}, false},
 	}

@@ -103,11 +103,14 @@ func TestLiesOfTheHost(t *testing.T) {
 		{"bytes after the end", func(t *testing.T, f *fixture, m, o *testkit.Stored) { m.Body = append(m.Body, 0) }, vault.ErrDamaged},
 		{"deleted", func(t *testing.T, f *fixture, m, o *testkit.Stored) { delete(f.host.Functions, m.Head.ID) }, vault.ErrNotFound},
 		{"head cut short", func(t *testing.T, f *fixture, m, o *testkit.Stored) { answer(f, []byte{0, 0, 1, 0, 1}) }, vault.ErrHead},
-		{"head too long", func(t *testing.T, f *fixture, m, o *testkit.Stored) { answer(f, []byte{0xff, 0xff, 0xff, 0xff}) }, vault.ErrHead},
+		{"head too long", func(t *testing.T, f *fixture, m, o *testkit.Stored) { answer(f, []byte{0xff, 0, 0, 0}) }, vault.ErrHead},
 		{"head of another kind", func(t *testing.T, f *fixture, m, o *testkit.Stored) { answer(f, []byte{0, 0, 0, 1, 0xf6}) }, vault.ErrHead},
 		{"redirect", func(t *testing.T, f *fixture, m, o *testkit.Stored) {
 			f.host.Intercept = func(w http.ResponseWriter, r *http.Request) bool {
-				http.Redirect(w, r, "/elsewhere", http.StatusFound)
+				if r.URL.Path != "/v1/functions/"+m.Head.ID {
+					return false
+				}
+				http.Redirect(w, r, "/v1/functions/"+o.Head.ID, http.StatusFound)
 				return true
 			}
 		}, vault.ErrUnavailable},
