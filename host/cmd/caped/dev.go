@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/host/internal/devserver"
+	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/launcher/process"
 )
 
 // devFlags are the flags of `caped dev` and of `caped kms init`.
@@ -91,8 +93,12 @@ at its first start. Running it again prints the key that is there.`,
 // options resolves flags into what the platform needs.
 func (f *devFlags) options(stderr io.Writer) (devserver.Options, error) {
 	var none devserver.Options
-	if f.enclave != "process" {
-		return none, fmt.Errorf("--enclave %s: this build knows \"process\" only", f.enclave)
+	switch f.enclave {
+	case "process":
+	case "qemu", "nitro":
+		return none, fmt.Errorf("--enclave %s: this version cannot start such enclaves yet; use --enclave process", f.enclave)
+	default:
+		return none, fmt.Errorf("--enclave %s: there is no such kind of enclave; use --enclave process", f.enclave)
 	}
 	dir, err := f.directory()
 	if err != nil {
@@ -105,25 +111,23 @@ func (f *devFlags) options(stderr io.Writer) (devserver.Options, error) {
 	if python, err = filepath.Abs(python); err != nil {
 		return none, err
 	}
-	runtime := f.runtime
-	if runtime == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return none, err
-		}
-		runtime = filepath.Join(filepath.Dir(self), "cape-runtime-dev")
-	}
-	if runtime, err = filepath.Abs(runtime); err != nil {
+	runtime, err := runtimePath(f.runtime)
+	if err != nil {
 		return none, err
 	}
-	log, err := f.logger(stderr)
+	log, err := newLogger(stderr, f.logFormat, f.verbose)
 	if err != nil {
 		return none, err
 	}
 	if err := f.checkListen(log); err != nil {
 		return none, err
 	}
-	return devserver.Options{DataDir: dir, Listen: f.listen, TLS: f.tls, Python: python, Runtime: runtime, Revision: revision, Log: log}, nil
+	return devserver.Options{
+		DataDir: dir, Listen: f.listen, TLS: f.tls, Log: log,
+		NewLauncher: func(p devserver.Parts) (launcher.Launcher, error) {
+			return process.New(process.Config{Runtime: runtime, Python: python, Dir: p.Dir, Authority: p.Authority, Revision: revision, Log: log})
+		},
+	}, nil
 }
 
 func (f *devFlags) directory() (string, error) {
@@ -139,20 +143,6 @@ func (f *devFlags) directory() (string, error) {
 		base = filepath.Join(home, ".local", "share")
 	}
 	return filepath.Join(base, "cape", "dev"), nil
-}
-
-func (f *devFlags) logger(w io.Writer) (*slog.Logger, error) {
-	level := slog.LevelWarn
-	if f.verbose {
-		level = slog.LevelDebug
-	}
-	switch f.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level})), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
-	}
-	return nil, fmt.Errorf("--log-format %s: use text or json", f.logFormat)
 }
 
 func (f *devFlags) checkListen(log *slog.Logger) error {

@@ -1,75 +1,111 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"runtime"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 )
 
+// check is one line of the doctor's table.
+type check struct {
+	Name     string `json:"name"`
+	OK       bool   `json:"ok"`
+	Required bool   `json:"required"` // without it caped dev does not start
+	Detail   string `json:"detail"`   // what was found, or what to do
+}
+
+var errUnfit = errors.New("caped dev cannot run here: see the lines that say MISSING")
+
 func doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	var python, runtime, output string
+	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Show what this machine offers to enclaves",
-		Args:  cobra.NoArgs,
+		Long: `Shows what this machine offers to enclaves, line by line. What is missing matters where it says
+MISSING; the other lines tell which kinds of enclaves and which layers of protection can be had.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			for _, c := range checks() {
-				state := "yes"
-				if c.missing != "" {
-					state = "no"
-				}
-				fmt.Fprintf(w, "%s\t%s\t%s\n", c.name, state, c.missing)
+			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
+			defer cancel()
+			checks := append([]check{pythonCheck(ctx, python), runtimeCheck(runtime)}, machineChecks(ctx)...)
+			if err := printChecks(cmd.OutOrStdout(), output, checks); err != nil {
+				return err
 			}
-			return w.Flush()
+			for _, c := range checks {
+				if c.Required && !c.OK {
+					return errUnfit
+				}
+			}
+			return nil
 		},
 	}
+	cmd.Flags().StringVar(&python, "python", "python3", "interpreter for functions, 3.9 or newer")
+	cmd.Flags().StringVar(&runtime, "runtime", "", "path of cape-runtime-dev (default: beside caped)")
+	cmd.Flags().StringVarP(&output, "output", "o", "plain", "print as plain or json")
+	return cmd
 }
 
-// check is one line of the doctor's table; missing is empty when all is well.
-type check struct{ name, missing string }
-
-func checks() []check {
-	out := []check{{"Linux", ""}}
-	if runtime.GOOS != "linux" {
-		out[0].missing = "enclaves need Linux"
+func printChecks(w io.Writer, output string, checks []check) error {
+	switch output {
+	case "json":
+		return json.NewEncoder(w).Encode(checks)
+	case "plain":
+	default:
+		return fmt.Errorf("--output %s: use plain or json", output)
 	}
-	return append(out,
-		pythonCheck(),
-		fileCheck("user namespaces", "/proc/self/ns/user", "the kernel has none: enclaves cannot be cut off from the network unless caped runs as root"),
-		userNamespaceCheck(),
-		fileCheck("cgroup", "/sys/fs/cgroup", "limits are per process only"),
-		fileCheck("AF_VSOCK", "/dev/vsock", "needed for virtual machines, not for --enclave process"),
-		fileCheck("KVM", "/dev/kvm", "virtual machines would be emulated"),
-		fileCheck("Nitro Enclaves", "/dev/nitro_enclaves", "this is no parent instance; --enclave process works"),
-	)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range checks {
+		state := "yes"
+		if !c.OK && c.Required {
+			state = "MISSING"
+		} else if !c.OK {
+			state = "no"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\n", c.Name, state, c.Detail)
+	}
+	return t.Flush()
 }
 
-func fileCheck(name, path, missing string) check {
-	if _, err := os.Stat(path); err == nil {
-		return check{name, ""}
+const askPython = `import sys; print("%d.%d.%d %s" % (*sys.version_info[:3], sys.executable)); sys.exit(sys.version_info < (3, 9))`
+
+func pythonCheck(ctx context.Context, python string) check {
+	out, err := exec.CommandContext(ctx, python, "-I", "-c", askPython).Output()
+	if err != nil {
+		return check{"Python 3.9 or newer", false, true, "install it, or name one with --python"}
 	}
-	return check{name, missing}
+	return check{"Python 3.9 or newer", true, true, strings.TrimSpace(string(out))}
 }
 
-func pythonCheck() check {
-	out, err := exec.Command("python3", "-I", "-c", "import sys; print(sys.version_info >= (3, 9))").Output()
-	if err != nil || strings.TrimSpace(string(out)) != "True" {
-		return check{"Python 3.9 or newer", "install it, or name one with --python"}
+func runtimeCheck(path string) check {
+	path, err := runtimePath(path)
+	if err != nil {
+		return check{"runtime", false, true, err.Error()}
 	}
-	return check{"Python 3.9 or newer", ""}
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return check{"runtime", false, true, "none at " + path + ": run make build, or name it with --runtime"}
+	}
+	return check{"runtime", true, true, path}
 }
 
-func userNamespaceCheck() check {
-	c := check{"namespaces for this user", "refused: see user.max_user_namespaces and the security modules of this system"}
-	cmd := exec.Command("/proc/self/exe", "version")
-	cmd.SysProcAttr = newUserNamespace()
-	if cmd.Run() == nil {
-		c.missing = ""
+// runtimePath is where the runtime of process enclaves is: beside this binary
+// unless somebody named another.
+func runtimePath(named string) (string, error) {
+	if named != "" {
+		return filepath.Abs(named)
 	}
-	return c
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding cape-runtime-dev: %w; name it with --runtime", err)
+	}
+	return filepath.Join(filepath.Dir(self), "cape-runtime-dev"), nil
 }

@@ -5,33 +5,22 @@ package devserver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/cape-functions/cape/core/wire"
-	"github.com/cape-functions/cape/host/internal/api"
 	"github.com/cape-functions/cape/host/internal/devnsm"
-	"github.com/cape-functions/cape/host/internal/devserver/localca"
-	"github.com/cape-functions/cape/host/internal/gateway"
 	"github.com/cape-functions/cape/host/internal/identity"
 	"github.com/cape-functions/cape/host/internal/launcher"
-	"github.com/cape-functions/cape/host/internal/launcher/process"
 	"github.com/cape-functions/cape/host/internal/localkms"
 	"github.com/cape-functions/cape/host/internal/store"
 	"github.com/cape-functions/cape/host/internal/vsockproxy"
 )
-
-// DefaultListen is where a platform without flags listens, and where a client
-// that was told of no other server looks for it.
-const DefaultListen = "127.0.0.1:7676"
 
 // The local KMS's account and the role whose credentials the enclave gets.
 const (
@@ -40,21 +29,6 @@ const (
 	roleARN   = "arn:aws:iam::" + accountID + ":role/cape-enclave"
 	adminARN  = "arn:aws:iam::" + accountID + ":role/cape-admin"
 )
-
-// maxConnections bounds the client connections at once.
-const maxConnections = 20_000
-
-// Options are those of `caped dev`.
-type Options struct {
-	DataDir  string // absolute
-	Listen   string // host:port; port 0 means a free one
-	TLS      bool
-	Python   string
-	Runtime  string
-	Revision string
-	Log      *slog.Logger
-	Ready    func(url string) // called when the platform can serve
-}
 
 // platform is a running development platform.
 type platform struct {
@@ -67,7 +41,6 @@ type platform struct {
 	store     *store.Store
 	launcher  launcher.Launcher
 	kmsPort   uint16
-	trust     wire.Trust
 	closers   []io.Closer
 }
 
@@ -79,11 +52,30 @@ func Run(ctx context.Context, opts Options) (err error) {
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	kek, err := p.kek(ctx)
+	l, err := net.Listen("tcp", opts.Listen)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w; name another address with --listen", opts.Listen, err)
+	}
+	defer l.Close() // the HTTP server has closed it by then, usually
+	key, err := p.kek(ctx)
 	if err != nil {
 		return err
 	}
-	return p.serve(ctx, kek)
+	return p.serve(ctx, l, key)
+}
+
+// InitKMS makes the platform's key unless there is one, and returns its ARN.
+func InitKMS(ctx context.Context, opts Options) (arn string, err error) {
+	p := &platform{opts: opts, log: opts.Log}
+	defer func() { err = errors.Join(err, p.close()) }()
+	if err := p.open(ctx); err != nil {
+		return "", err
+	}
+	key, err := p.kek(ctx)
+	if err != nil {
+		return "", err
+	}
+	return key.arn, nil
 }
 
 type closeFunc func() error
@@ -92,7 +84,7 @@ func (f closeFunc) Close() error { return f() }
 
 func (p *platform) onClose(f func() error) { p.closers = append(p.closers, closeFunc(f)) }
 
-// close ends what open started, the last first.
+// close ends what was opened, the last first.
 func (p *platform) close() error {
 	var errs []error
 	for i := len(p.closers) - 1; i >= 0; i-- {
@@ -101,7 +93,12 @@ func (p *platform) close() error {
 	return errors.Join(errs...)
 }
 
-func (p *platform) open(ctx context.Context) (err error) {
+func (p *platform) path(name string) string { return filepath.Join(p.opts.DataDir, name) }
+
+func (p *platform) open(ctx context.Context) error {
+	if err := p.opts.Validate(); err != nil {
+		return err
+	}
 	lock, err := lockDir(p.opts.DataDir)
 	if err != nil {
 		return err
@@ -113,7 +110,6 @@ func (p *platform) open(ctx context.Context) (err error) {
 	if p.users, err = identity.Open(p.path("identity"), time.Now); err != nil {
 		return err
 	}
-	p.trust = wire.Trust{Issuers: []wire.Issuer{p.users.Issuer()}, Role: roleARN}
 	if err := p.openStore(ctx); err != nil {
 		return err
 	}
@@ -123,8 +119,8 @@ func (p *platform) open(ctx context.Context) (err error) {
 	return p.openLauncher()
 }
 
-func (p *platform) path(name string) string { return filepath.Join(p.opts.DataDir, name) }
-
+// openStore opens database and blobs and removes what a deploy that was cut
+// short left: nobody else uses this directory, so every orphan is one.
 func (p *platform) openStore(ctx context.Context) error {
 	db, err := store.OpenSQLite(p.path("cape.db"))
 	if err != nil {
@@ -136,9 +132,16 @@ func (p *platform) openStore(ctx context.Context) error {
 	}
 	p.store, err = store.New(ctx, store.Config{DB: db, Blobs: blobs, Now: time.Now, Log: p.log})
 	if err != nil {
-		return err
+		return errors.Join(err, blobs.Bucket.Close(), db.Close())
 	}
 	p.onClose(p.store.Close)
+	n, err := p.store.Sweep(ctx, time.Time{})
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		p.log.Log(ctx, LevelNotice, "removed what unfinished deploys had left", "bodies", n)
+	}
 	return nil
 }
 
@@ -146,16 +149,15 @@ func (p *platform) openStore(ctx context.Context) error {
 // through which alone the enclave reaches it.
 func (p *platform) openKMS() (err error) {
 	p.kms, err = localkms.Open(localkms.Config{
-		Dir: p.path("kms"), Region: region, AccountID: accountID, Log: p.log.With("part", "kms"),
+		Dir: p.path("kms"), Region: region, AccountID: accountID, Pairs: p.opts.Pairs, Log: p.log.With("part", "kms"),
 		AttestationRoots: func() [][]byte { return [][]byte{p.authority.RootDER()} },
 	})
 	if err != nil {
 		return err
 	}
-	p.onClose(p.kms.Close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return fmt.Errorf("starting the local KMS: %w", err)
+		return errors.Join(fmt.Errorf("starting the local KMS: %w", err), p.kms.Close())
 	}
 	p.kmsPort = uint16(l.Addr().(*net.TCPAddr).Port)
 	served := make(chan error, 1)
@@ -169,137 +171,12 @@ func (p *platform) openKMS() (err error) {
 	return nil
 }
 
-// openLauncher prepares the enclaves' directory: short, since unix sockets lie in it.
 func (p *platform) openLauncher() error {
-	dir := p.path("run")
-	if err := os.RemoveAll(dir); err != nil { // what a killed caped left
-		return fmt.Errorf("clearing %s: %w", dir, err)
-	}
-	if len(dir) > 64 {
-		short, err := os.MkdirTemp("", "cape-run-")
-		if err != nil {
-			return fmt.Errorf("making a directory for sockets: %w", err)
-		}
-		dir = short
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("making a directory for sockets: %w", err)
+	dir, err := runDir(p.opts.DataDir)
+	if err != nil {
+		return err
 	}
 	p.onClose(func() error { return os.RemoveAll(dir) })
-	l, err := process.New(process.Config{
-		Runtime: p.opts.Runtime, Python: p.opts.Python, Dir: dir, Authority: p.authority, Revision: p.opts.Revision, Log: p.log,
-	})
-	p.launcher = l
+	p.launcher, err = p.opts.NewLauncher(Parts{Dir: dir, Authority: p.authority})
 	return err
-}
-
-// serve runs the enclave and the API until ctx is done.
-func (p *platform) serve(ctx context.Context, kek *kek) error {
-	l, err := net.Listen("tcp", p.opts.Listen)
-	if err != nil {
-		return fmt.Errorf("listening on %s: %w; name another address with --listen", p.opts.Listen, err)
-	}
-	p.onClose(func() error { l.Close(); return nil })
-	keeper := &keeper{launcher: p.launcher, spec: p.spec(kek), log: p.log}
-	p.onClose(keeper.close)
-	if err := keeper.start(ctx); err != nil {
-		return err
-	}
-	address, err := p.writeClientFiles(l, keeper.releases()[0], kek)
-	if err != nil {
-		return err
-	}
-	gate := gateway.New(gateway.Config{Dial: keeper.dial, Max: maxConnections, Log: p.log})
-	p.onClose(func() error { gate.Close(); return nil })
-	server := &http.Server{
-		Handler: api.New(api.Config{
-			Functions: p.store, Verify: p.users.Verify, KeySet: p.users.KeySet, Issuer: p.trust.Issuers[0].Iss,
-			Releases: keeper.releases, Sessions: gate, Log: p.log,
-		}),
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: wire.MaxHeader,
-		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
-	}
-	if p.opts.TLS {
-		config, err := p.tlsConfig()
-		if err != nil {
-			return err
-		}
-		l = tls.NewListener(l, config)
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
-	p.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
-		defer cancel()
-		if err := server.Shutdown(ctx); err != nil {
-			return server.Close()
-		}
-		return nil
-	})
-	if p.opts.Ready != nil {
-		p.opts.Ready(address)
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-failed:
-		return fmt.Errorf("serving: %w", err)
-	}
-}
-
-// tlsConfig makes the certificate of this start; DIR/ca.pem verifies it.
-func (p *platform) tlsConfig() (*tls.Config, error) {
-	ca, err := localca.Open(p.path("tls"), time.Now())
-	if err != nil {
-		return nil, err
-	}
-	host, _, err := net.SplitHostPort(p.opts.Listen)
-	if err != nil {
-		return nil, err
-	}
-	return ca.Server(host, time.Now())
-}
-
-func (p *platform) writeClientFiles(l net.Listener, release wire.Release, kek *kek) (string, error) {
-	host, _, err := net.SplitHostPort(p.opts.Listen)
-	if err != nil {
-		return "", err
-	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		return "", err
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	scheme := "http://"
-	if p.opts.TLS {
-		scheme = "https://"
-		ca, err := localca.Open(p.path("tls"), time.Now())
-		if err != nil {
-			return "", err
-		}
-		if err := writeFile(p.path("ca.pem"), ca.PEM(), 0o644); err != nil {
-			return "", err
-		}
-	}
-	files := &clientFiles{
-		dir: p.opts.DataDir, url: scheme + net.JoinHostPort(host, port), tls: p.opts.TLS, rootDER: p.authority.RootDER(), rootPEM: p.authority.RootPEM(),
-		release: release, trust: p.trust, policy: kek.policy, users: p.users, now: time.Now(),
-	}
-	return files.url, files.write()
-}
-
-// InitKMS makes the platform's key unless there is one, and returns its ARN.
-func InitKMS(ctx context.Context, opts Options) (arn string, err error) {
-	p := &platform{opts: opts, log: opts.Log}
-	defer func() { err = errors.Join(err, p.close()) }()
-	if err := p.open(ctx); err != nil {
-		return "", err
-	}
-	k, err := p.kek(ctx)
-	if err != nil {
-		return "", err
-	}
-	return k.arn, nil
 }

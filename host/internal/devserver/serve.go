@@ -1,0 +1,120 @@
+package devserver
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/host/internal/api"
+	"github.com/cape-functions/cape/host/internal/devserver/localca"
+	"github.com/cape-functions/cape/host/internal/gateway"
+	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/store/link"
+)
+
+const (
+	// maxConnections bounds the client connections at once.
+	maxConnections = 20_000
+	// lastCalls is how long plain calls may take to end when the platform stops.
+	lastCalls = 500 * time.Millisecond
+)
+
+// serve runs the enclave and the API until ctx is done.
+func (p *platform) serve(ctx context.Context, l net.Listener, key *kek) error {
+	files := &clientFiles{
+		dir: p.opts.DataDir, url: p.url(l), tls: p.opts.TLS, rootDER: p.authority.RootDER(), rootPEM: p.authority.RootPEM(),
+		trust: key.trust, policy: key.policy, users: p.users, now: time.Now,
+	}
+	if p.opts.TLS {
+		var err error
+		if l, err = p.withTLS(l); err != nil {
+			return err
+		}
+	}
+	k := &keeper{
+		launcher: p.launcher, spec: launcher.Spec{Services: p.services(link.Boot{Message: p.serveMessage(key)})}, log: p.log,
+		up: func(r wire.Release) error { return files.write(ctx, r) },
+	}
+	p.onClose(k.close)
+	if err := k.start(ctx); err != nil {
+		return err
+	}
+	renewing, stop := context.WithCancel(ctx)
+	defer stop()
+	go files.renewLogin(renewing, p.log)
+	failed := p.listen(l, k)
+	if p.opts.Ready != nil {
+		p.opts.Ready(files.url)
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	}
+}
+
+// listen serves the API on l in the background.
+func (p *platform) listen(l net.Listener, k *keeper) <-chan error {
+	gate := gateway.New(gateway.Config{Dial: k.dial, Max: maxConnections, Log: p.log})
+	server := &http.Server{
+		Handler: api.New(api.Config{
+			Functions: p.store, Verify: p.users.Verify, KeySet: p.users.KeySet, Issuer: p.users.Issuer().Iss,
+			Releases: k.releases, Sessions: gate, Log: p.log,
+		}),
+		// The gateway takes these deadlines off the connections that it carries.
+		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: wire.MaxHeader,
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(l) }()
+	p.onClose(func() error {
+		gate.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			return server.Close()
+		}
+		return nil
+	})
+	return failed
+}
+
+// url is how clients on this machine reach l.
+func (p *platform) url(l net.Listener) string {
+	host, _, _ := net.SplitHostPort(p.opts.Listen) // it listens, so it has that form
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	scheme := "http://"
+	if p.opts.TLS {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port)
+}
+
+// withTLS makes the certificate of this start; DIR/ca.pem verifies it.
+func (p *platform) withTLS(l net.Listener) (net.Listener, error) {
+	ca, err := localca.Open(p.path("tls"), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(p.path("ca.pem"), ca.PEM(), 0o644); err != nil {
+		return nil, err
+	}
+	host, _, err := net.SplitHostPort(p.opts.Listen)
+	if err != nil {
+		return nil, err
+	}
+	config, err := ca.Server(host, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return tls.NewListener(l, config), nil
+}
