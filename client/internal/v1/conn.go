@@ -1,7 +1,6 @@
 package v1
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -79,9 +78,9 @@ func (c conn) send(ctx context.Context, kind websocket.MessageType, data []byte,
 	return classify(ctx, w.Close())
 }
 
-// receive reads one text message of at most limit bytes.
-func (c conn) receive(ctx context.Context, limit int64, touch func(time.Duration)) ([]byte, error) {
-	c.ws.SetReadLimit(-1) // bounded below, where the error can say so
+// begin waits for a text message and returns what reads it, keeping the watch awake.
+func (c conn) begin(ctx context.Context, touch func(time.Duration)) (io.Reader, error) {
+	c.ws.SetReadLimit(-1) // bounded by who reads, where the error can say so
 	kind, r, err := c.ws.Reader(ctx)
 	if err != nil {
 		return nil, classify(ctx, err)
@@ -89,28 +88,72 @@ func (c conn) receive(ctx context.Context, limit int64, touch func(time.Duration
 	if kind != websocket.MessageText {
 		return nil, fmt.Errorf("%w: it sent a binary frame where text is due", link.ErrProtocol)
 	}
-	var buf bytes.Buffer
-	for {
-		touch(movePatience)
-		_, err := io.CopyN(&buf, r, piece)
-		switch {
-		case int64(buf.Len()) > limit:
-			return nil, fmt.Errorf("%w: the server's answer has more than %d bytes", ErrTooLarge, limit)
-		case errors.Is(err, io.EOF):
-			return buf.Bytes(), nil
-		case err != nil:
-			return nil, classify(ctx, err)
-		}
-	}
+	return &moving{ctx: ctx, r: r, touch: touch}, nil
 }
 
-// message receives one wrapped message into v.
+// moving reads a message and says that it moves.
+type moving struct {
+	ctx   context.Context
+	r     io.Reader
+	touch func(time.Duration)
+	n     int
+}
+
+func (m *moving) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	if m.n += n; m.n >= piece {
+		m.touch(movePatience)
+		m.n = 0
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = classify(m.ctx, err)
+	}
+	return n, err
+}
+
+// message receives one wrapped message of at most limit bytes into v.
 func (c conn) message(ctx context.Context, limit int64, touch func(time.Duration), v any) error {
-	frame, err := c.receive(ctx, limit, touch)
+	r, err := c.begin(ctx, touch)
 	if err != nil {
 		return err
 	}
-	err = wire.DecodeV1(frame, v)
+	frame, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return err
+	}
+	if int64(len(frame)) > limit {
+		return fmt.Errorf("%w: the server's answer has more than %d bytes", ErrTooLarge, limit)
+	}
+	return decode(frame, v)
+}
+
+// result receives one result whose output has at most limit bytes.
+func (c conn) result(ctx context.Context, limit int64, touch func(time.Duration), v *wire.ResultV1) error {
+	r, err := c.begin(ctx, touch)
+	if err != nil {
+		return err
+	}
+	touch(movePatience)
+	return readResult(r, limit, v)
+}
+
+func readResult(r io.Reader, limit int64, v *wire.ResultV1) error {
+	output, rest, err := splitResult(r, limit)
+	if err != nil {
+		return err
+	}
+	if err := decode(rest, v); err != nil {
+		return err
+	}
+	if len(v.Message) > 0 {
+		return fmt.Errorf("%w: its answer holds an output in disguise", link.ErrProtocol)
+	}
+	v.Message = output // none is an empty one: its checksum tells
+	return nil
+}
+
+func decode(frame []byte, v any) error {
+	err := wire.DecodeV1(frame, v)
 	var remote *wire.RemoteError
 	switch {
 	case errors.As(err, &remote):
@@ -121,14 +164,14 @@ func (c conn) message(ctx context.Context, limit int64, touch func(time.Duration
 	return nil
 }
 
-// exchange writes by send and reads the answer into v. The answer is awaited from the
+// exchange writes by send and reads the answer by read. The answer is awaited from the
 // beginning: a server that refuses what is being sent says why, then closes, and the
 // broken write would hide it.
-func (c conn) exchange(ctx context.Context, send func(context.Context) error, limit int64, v any) error {
+func exchange(ctx context.Context, send func(context.Context) error, read func(context.Context, func(time.Duration)) error) error {
 	ctx, touch, stop := watch(ctx, sendPatience)
 	defer stop()
 	answer := make(chan error, 1)
-	go func() { answer <- c.message(ctx, limit, touch, v) }()
+	go func() { answer <- read(ctx, touch) }()
 	err := send(ctx)
 	if err == nil {
 		touch(resultPatience)

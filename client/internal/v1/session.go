@@ -207,13 +207,16 @@ func (s *Session) Invoke(ctx context.Context, input []byte, limit int64) (result
 		return nil, err
 	}
 	var answer wire.ResultV1
-	send := func(ctx context.Context) error { return s.conn.send(ctx, websocket.MessageBinary, frame, nil) }
-	room := limit/3*4 + wire.MaxTextFrame // base64, and the rest of the message
-	if err := s.conn.exchange(ctx, send, room, &answer); err != nil {
-		return nil, err
+	send := func(ctx context.Context) error {
+		err := s.conn.send(ctx, websocket.MessageBinary, frame, nil)
+		frame = nil // inputs are large, and so is what comes next
+		return err
 	}
-	if int64(len(answer.Message)) > limit {
-		return nil, fmt.Errorf("%w: the result has %d bytes, %d are allowed", ErrTooLarge, len(answer.Message), limit)
+	read := func(ctx context.Context, touch func(time.Duration)) error {
+		return s.conn.result(ctx, limit, touch, &answer)
+	}
+	if err := exchange(ctx, send, read); err != nil {
+		return nil, err
 	}
 	return s.verify(input, &answer)
 }
@@ -267,7 +270,10 @@ func (s *Session) Deploy(ctx context.Context, name string, public bool, body []b
 		}
 		return s.conn.send(ctx, websocket.MessageBinary, body, progress)
 	}
-	if err := s.conn.exchange(ctx, send, wire.MaxTextFrame, &answer); err != nil {
+	read := func(ctx context.Context, touch func(time.Duration)) error {
+		return s.conn.message(ctx, wire.MaxTextFrame, touch, &answer)
+	}
+	if err := exchange(ctx, send, read); err != nil {
 		return "", err
 	}
 	if !wire.ValidID(answer.ID) {
