@@ -8,7 +8,7 @@ while IFS=: read -r file line; do
   name=$(sed -E 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/' <<<"$line")
   dir=./$(dirname "$file")
   echo "fuzz $dir $name"
-  go test -run '^$' -fuzz "^${name}\$" -fuzztime "${seconds}s" -parallel 2 "$dir" >/tmp/cape-fuzz.$$ 2>&1 || { cat /tmp/cape-fuzz.$$; rm -f /tmp/cape-fuzz.$$; exit 1; }
+  go test -run '^$' -fuzz "^${name}\$" -fuzztime "${seconds}s" -fuzzminimizetime 1x -parallel 2 "$dir" >/tmp/cape-fuzz.$$ 2>&1 || { cat /tmp/cape-fuzz.$$; rm -f /tmp/cape-fuzz.$$; exit 1; }
   count=$((count + 1))
 done < <(git grep -E '^func Fuzz[A-Za-z0-9_]+\(' -- '*_test.go')
 rm -f /tmp/cape-fuzz.$$
