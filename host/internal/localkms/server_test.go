@@ -266,6 +266,25 @@ func TestCloseTwiceAndServeAfter(t *testing.T) {
 	_ = l.Close()
 }
 
+// A request that does not end delays Close a little, and keeps its directory.
+func TestCloseWithRequestAtWork(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Config{Dir: dir, Pairs: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.inFlight <- struct{}{}
+	if err := s.Close(); !errors.Is(err, errBusy) {
+		t.Errorf("close: %v", err)
+	}
+	if _, err := Open(Config{Dir: dir, Pairs: -1}); !errors.Is(err, ErrInUse) {
+		t.Errorf("open: %v", err)
+	}
+	if err := s.store.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPartitions(t *testing.T) {
 	for region, want := range map[string]string{"us-east-1": "arn:aws:", "cn-north-1": "arn:aws-cn:", "us-gov-west-1": "arn:aws-us-gov:"} {
 		s := &Server{region: region, account: testAccount}

@@ -266,6 +266,14 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestDepthIsBounded(t *testing.T) {
+	for depth, want := range map[int]error{maxDepth: nil, maxDepth + 1: ErrMalformed} {
+		if _, err := decodeStrict([]byte(strings.Repeat("[", depth) + strings.Repeat("]", depth))); !errors.Is(err, want) {
+			t.Errorf("depth %d: %v", depth, err)
+		}
+	}
+}
+
 func TestMatchIsNotExponential(t *testing.T) {
 	if match(strings.Repeat("a*", 200)+"b", strings.Repeat("a", 2000)) {
 		t.Error("matches")

@@ -148,6 +148,20 @@ func TestContentHashMustBeTheBodys(t *testing.T) {
 	}
 }
 
+// Also where the signature itself is over the real hash.
+func TestContentHashMayNotLie(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
+	r.Header.Set("X-Amz-Content-Sha256", strings.Repeat("0", 64))
+	sum := sha256.Sum256([]byte("{}"))
+	c := aws.Credentials{AccessKeyID: "ASIATEST", SecretAccessKey: secret}
+	if err := v4.NewSigner().SignHTTP(t.Context(), c, r, hex.EncodeToString(sum[:]), "kms", region, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(r, secret, at); !errors.Is(err, ErrMismatch) {
+		t.Errorf("false content hash: %v", err)
+	}
+}
+
 func TestSignedElsewhereOrOtherwise(t *testing.T) {
 	for _, tc := range []struct {
 		name            string
