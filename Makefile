@@ -48,7 +48,7 @@ check:
 	$(GO) mod verify >/dev/null
 	$(GO) mod tidy -diff
 
-## fuzz: each fuzz target for a few seconds
+## fuzz: each fuzz target for 500 inputs, or FUZZTIME=10s
 fuzz:
 	@bash tools/fuzz.sh $(FUZZTIME)
 
