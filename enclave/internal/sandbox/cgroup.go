@@ -94,7 +94,7 @@ func (c *cgroups) try() {
 		if *part.dir == "" {
 			continue
 		}
-		part.alone.sweep(time.Minute)
+		part.alone.sweep(jailPrefix, time.Minute)
 		g, err := part.alone.create(probe)
 		if err == nil {
 			err = g.remove()
@@ -119,14 +119,14 @@ func enable(dir string) error {
 	return os.WriteFile(control, []byte("+memory +pids"), 0)
 }
 
-// sweep removes cgroups of jails whose runtime was killed. Only empty ones can
+// sweep removes cgroups whose names begin with prefix, of jails whose runtime was killed. Only empty ones can
 // be removed; those younger than age may be another runtime's, empty for a moment.
-func (c *cgroups) sweep(age time.Duration) {
+func (c *cgroups) sweep(prefix string, age time.Duration) {
 	for _, parent := range []string{c.memory, c.pids} {
 		if parent == "" {
 			continue
 		}
-		dirs, err := filepath.Glob(filepath.Join(parent, jailPrefix+"*"))
+		dirs, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
 		if err != nil {
 			continue
 		}

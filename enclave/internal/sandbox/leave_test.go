@@ -154,7 +154,7 @@ func TestSandboxKilled(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("the next sandbox finds %v, %v", entries, err)
 	}
-	s.groups.sweep(0)
+	s.groups.sweep(prefix, 0)
 	for _, parent := range []string{s.groups.memory, s.groups.pids} {
 		if parent != "" {
 			if found := groupsOf(t, parent, prefix); len(found) != 0 {
