@@ -8,6 +8,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/session"
 )
@@ -67,5 +68,26 @@ func TestSlowStartsAreCutOff(t *testing.T) {
 	c.closed()
 	if resp, err := http.Get("http://" + f.addr + "/healthz"); err != nil || resp.StatusCode != http.StatusOK {
 		t.Errorf("health: %v", err)
+	}
+}
+
+// TestClientsThatDoNotRead hold nothing for long.
+func TestClientsThatDoNotRead(t *testing.T) {
+	f := setup(t, func(c *session.Config) { c.Timeouts.Write = 50 * time.Millisecond })
+	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
+	for _, size := range []int{200 << 10, 2 << 20} { // in one frame, and in pieces
+		f.functions.handle = func(context.Context, *process, []byte) ([]byte, error) { return make([]byte, size), nil }
+		c := f.enter("/v1/run/"+id, "alice")
+		go func() {
+			for {
+				frame, err := seal.SealV1(c.doc.PublicKey, []byte("x"))
+				if err != nil || c.ws.Write(t.Context(), websocket.MessageBinary, frame) != nil {
+					return
+				}
+			}
+		}()
+		waitFor(t, func() bool { return f.functions.running.Load() == 1 })
+		waitFor(t, func() bool { return f.functions.running.Load() == 0 })
+		c.ws.CloseNow()
 	}
 }

@@ -31,7 +31,7 @@ const (
 
 var errKeySet = errors.New("key set is not usable")
 
-// suits tells whether a key may verify a signature of this algorithm.
+// suits tells whether a key may verify a signature of this algorithm. Private keys never do.
 func suits(k jose.JSONWebKey, alg jose.SignatureAlgorithm) bool {
 	if k.Algorithm != "" && k.Algorithm != string(alg) {
 		return false
@@ -62,7 +62,7 @@ func parseKeys(data []byte) ([]jose.JSONWebKey, error) {
 	keys := make([]jose.JSONWebKey, 0, len(set.Keys))
 	for _, raw := range set.Keys {
 		var k jose.JSONWebKey
-		if k.UnmarshalJSON(raw) != nil || !k.Valid() || !k.IsPublic() || (k.Use != "" && k.Use != "sig") {
+		if k.UnmarshalJSON(raw) != nil || !k.Valid() || (k.Use != "" && k.Use != "sig") {
 			continue
 		}
 		keys = append(keys, k)
