@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot/event"
 	"github.com/cape-functions/cape/enclave/internal/keyring"
@@ -43,7 +45,10 @@ func at(name string, err error) error {
 func Run(ctx context.Context, parts Parts) error {
 	log := event.New(parts.Log)
 	log.Info(event.Starting)
-	err := run(ctx, parts, log)
+	err := noCore()
+	if err == nil {
+		err = run(ctx, parts, log)
+	}
 	name := "done"
 	var s *stage
 	if errors.As(err, &s) {
@@ -51,6 +56,11 @@ func Run(ctx context.Context, parts Parts) error {
 	}
 	log.Info(event.Stopped, event.Stage, name)
 	return err
+}
+
+// noCore forbids core files: they would hold every key on a disk of the host's.
+func noCore() error {
+	return at("limits", unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}))
 }
 
 func run(ctx context.Context, parts Parts, log *slog.Logger) error {

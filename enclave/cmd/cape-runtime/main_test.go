@@ -1,0 +1,24 @@
+package main
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/cape-functions/cape/core/wire"
+)
+
+func TestProductionTakesNoSettings(t *testing.T) {
+	if _, err := endpoints(&wire.DevSettings{}); !errors.Is(err, errDevelopment) {
+		t.Errorf("development settings: %v", err)
+	}
+	e, err := endpoints(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.KMS != "" || e.STS != "" || e.Region != "" || e.AWS == nil || e.Issuers == nil {
+		t.Error("endpoints must be those of the key's ARN, under Amazon's roots")
+	}
+	if p := parts(); p.Degraded || p.BirthRoots != nil {
+		t.Error("production goes without no layer, and believes AWS's root alone")
+	}
+}
