@@ -75,8 +75,10 @@ type Credentials struct {
 //	GET  /v1/functions/{id}             StoredFunction head, then ciphertext
 //	GET  /v1/names/{user}/{name}        the same, for the newest function of that name
 //	PUT  /v1/functions/{id}             body as above; 201, or an error
-//	GET  /v1/keys?iss=&sub=             StoredKey (CBOR)
-//	GET  /v1/users/{user}/key           StoredKey of the user with that name
+//	GET  /v1/keys?iss=&sub=             StoredKey (CBOR) of a user without an account
+//	GET  /v1/keys?acct=                 StoredKey of an account, in hexadecimal
+//	GET  /v1/users/{user}/key           StoredKey of the user with that name, without an account
+//	GET  /v1/users/{user}/key?account=1 the same, or that of the user's account if there is one
 //	PUT  /v1/keys                       StoredKey; 201, or 200 with the one that was there first
 //	GET  /v1/jwks?iss=                  compact JWS over a JWKS
 //

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -23,7 +24,7 @@ func TestUsernames(t *testing.T) {
 		return err
 	}
 	owner := func(username string) string {
-		k, err := s.KeyOfUser(t.Context(), username)
+		k, err := s.KeyOfUser(t.Context(), username, false)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
@@ -93,6 +94,41 @@ func TestFirstKeyCounts(t *testing.T) {
 		if _, _, err := s.PutKey(t.Context(), k); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestAccountsHaveOneKey(t *testing.T) {
+	s := open(t, t.TempDir())
+	acct, second := bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32)
+	put := func(u wire.Subject, name string, acct []byte, wrapped string) (wire.StoredKey, bool) {
+		t.Helper()
+		k, created, err := s.PutKey(t.Context(), wire.StoredKey{Owner: u, Username: name, Acct: acct, Wrapped: []byte(wrapped), KEK: "k"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k, created
+	}
+	if k, err := s.KeyOfUser(t.Context(), "alice", true); !errors.Is(err, ErrNotFound) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	put(alice, "alice", nil, "legacy")
+	if k, err := s.KeyOfUser(t.Context(), "alice", true); err != nil || string(k.Wrapped) != "legacy" {
+		t.Errorf("no account yet: %+v, %v", k, err)
+	}
+	put(alice, "alice", acct, "first")
+	if k, created := put(bob, "bob", acct, "other"); created || string(k.Wrapped) != "first" || k.Owner != alice {
+		t.Errorf("an account that two users have: %+v", k)
+	}
+	if k, err := s.Key(t.Context(), wire.Subject{}, acct); err != nil || string(k.Wrapped) != "first" || !bytes.Equal(k.Acct, acct) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	s.now = func() time.Time { return time.Now().Add(time.Hour) }
+	put(alice, "alice", second, "newer")
+	if k, err := s.KeyOfUser(t.Context(), "alice", true); err != nil || string(k.Wrapped) != "newer" || !bytes.Equal(k.Acct, second) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if k, err := s.KeyOfUser(t.Context(), "alice", false); err != nil || string(k.Wrapped) != "legacy" || k.Acct != nil {
+		t.Errorf("%+v, %v", k, err)
 	}
 }
 

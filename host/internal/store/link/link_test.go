@@ -309,7 +309,19 @@ func TestKeysTravel(t *testing.T) {
 			t.Errorf("%s: %s", path, d)
 		}
 	}
-	for _, path := range []string{"/v1/keys", "/v1/keys?iss=x&sub=alice%7C1", "/v1/users/bob/key"} {
+	ofAccount := k
+	ofAccount.Acct, ofAccount.Wrapped = bytes.Repeat([]byte{0xab}, 32), []byte("account's")
+	if status, _ := do(t, c, "PUT", "/v1/keys", bytes.NewReader(encode(t, ofAccount))); status != 201 {
+		t.Errorf("an account's key: %d", status)
+	}
+	hexAcct := strings.Repeat("ab", 32)
+	for path, want := range map[string]wire.StoredKey{"/v1/keys?acct=" + hexAcct: ofAccount, "/v1/users/alice/key?account=1": ofAccount, "/v1/users/alice/key": k} {
+		if status, b := do(t, c, "GET", path, nil); status != 200 || !bytes.Equal(b, encode(t, want)) {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	for _, path := range []string{"/v1/keys", "/v1/keys?iss=x&sub=alice%7C1", "/v1/users/bob/key", "/v1/users/bob/key?account=1",
+		"/v1/keys?acct=", "/v1/keys?acct=" + hexAcct[2:], "/v1/keys?acct=" + strings.Repeat("ac", 32), "/v1/keys?acct=" + strings.Repeat("zz", 32)} {
 		if status, b := do(t, c, "GET", path, nil); status != 404 || code(t, b) != wire.CodeNotFound {
 			t.Errorf("%s: %d %s", path, status, b)
 		}

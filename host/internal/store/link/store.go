@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,7 @@ type Records interface {
 	FunctionByName(ctx context.Context, username, name string) (*store.Function, error)
 	Body(ctx context.Context, f *store.Function) (io.ReadCloser, error)
 	Key(ctx context.Context, owner wire.Subject, acct []byte) (wire.StoredKey, error)
-	KeyOfUser(ctx context.Context, username string) (wire.StoredKey, error)
+	KeyOfUser(ctx context.Context, username string, account bool) (wire.StoredKey, error)
 	PutKey(ctx context.Context, k wire.StoredKey) (wire.StoredKey, bool, error)
 }
 
@@ -152,12 +153,20 @@ func readHead(r io.Reader) (wire.StoredFunction, error) {
 
 func (s Store) getKey(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	k, err := s.Records.Key(r.Context(), wire.Subject{Iss: q.Get("iss"), Sub: q.Get("sub")}, nil)
+	var acct []byte
+	if q.Has("acct") {
+		var err error
+		if acct, err = hex.DecodeString(q.Get("acct")); err != nil || len(acct) != 32 {
+			s.fail(w, r, store.ErrNotFound)
+			return
+		}
+	}
+	k, err := s.Records.Key(r.Context(), wire.Subject{Iss: q.Get("iss"), Sub: q.Get("sub")}, acct)
 	s.sendKey(w, r, http.StatusOK, k, err)
 }
 
 func (s Store) getUserKey(w http.ResponseWriter, r *http.Request) {
-	k, err := s.Records.KeyOfUser(r.Context(), r.PathValue("user"))
+	k, err := s.Records.KeyOfUser(r.Context(), r.PathValue("user"), r.URL.Query().Has("account"))
 	s.sendKey(w, r, http.StatusOK, k, err)
 }
 
