@@ -14,34 +14,23 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/cape-functions/cape/host/internal/devnsm"
+	"github.com/cape-functions/cape/host/internal/devcloud"
 	"github.com/cape-functions/cape/host/internal/identity"
 	"github.com/cape-functions/cape/host/internal/launcher"
-	"github.com/cape-functions/cape/host/internal/localkms"
 	"github.com/cape-functions/cape/host/internal/store"
 	"github.com/cape-functions/cape/host/internal/vsockproxy"
 )
 
-// The local KMS's account and the role whose credentials the enclave gets.
-const (
-	accountID = "000000000000"
-	region    = "us-east-1"
-	roleARN   = "arn:aws:iam::" + accountID + ":role/cape-enclave"
-	adminARN  = "arn:aws:iam::" + accountID + ":role/cape-admin"
-)
-
 // platform is a running development platform.
 type platform struct {
-	opts      Options
-	log       *slog.Logger
-	authority *devnsm.Authority
-	users     *identity.Provider
-	kms       *localkms.Server
-	proxy     *vsockproxy.Proxy
-	store     *store.Store
-	launcher  launcher.Launcher
-	kmsPort   uint16
-	closers   []io.Closer
+	opts     Options
+	log      *slog.Logger
+	cloud    *devcloud.Cloud
+	users    *identity.Provider
+	proxy    *vsockproxy.Proxy
+	store    *store.Store
+	launcher launcher.Launcher
+	closers  []io.Closer
 }
 
 // Run brings the platform up and serves until ctx is done. Everything it
@@ -75,7 +64,7 @@ func InitKMS(ctx context.Context, opts Options) (arn string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return key.arn, nil
+	return key.ARN, nil
 }
 
 type closeFunc func() error
@@ -104,16 +93,13 @@ func (p *platform) open(ctx context.Context) error {
 		return err
 	}
 	p.onClose(lock.Close)
-	if p.authority, err = devnsm.OpenAuthority(p.path("authority"), time.Now); err != nil {
-		return err
-	}
 	if p.users, err = identity.Open(p.path("identity"), time.Now); err != nil {
 		return err
 	}
 	if err := p.openStore(ctx); err != nil {
 		return err
 	}
-	if err := p.openKMS(); err != nil {
+	if err := p.openCloud(); err != nil {
 		return err
 	}
 	return p.openLauncher()
@@ -145,25 +131,16 @@ func (p *platform) openStore(ctx context.Context) error {
 	return nil
 }
 
-// openKMS starts the local KMS on a loopback port of its own, and the proxy
-// through which alone the enclave reaches it.
-func (p *platform) openKMS() (err error) {
-	p.kms, err = localkms.Open(localkms.Config{
-		Dir: p.path("kms"), Region: region, AccountID: accountID, Pairs: p.opts.Pairs, Log: p.log.With("part", "kms"),
-		AttestationRoots: func() [][]byte { return [][]byte{p.authority.RootDER()} },
-	})
+// openCloud starts what plays AWS, and the proxy through which alone the
+// enclave reaches its KMS.
+func (p *platform) openCloud() (err error) {
+	p.cloud, err = devcloud.Open(devcloud.Config{Dir: p.opts.DataDir, Pairs: p.opts.Pairs, Log: p.log})
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return errors.Join(fmt.Errorf("starting the local KMS: %w", err), p.kms.Close())
-	}
-	p.kmsPort = uint16(l.Addr().(*net.TCPAddr).Port)
-	served := make(chan error, 1)
-	go func() { served <- p.kms.Serve(l) }()
-	p.onClose(func() error { return errors.Join(p.kms.Close(), <-served) })
-	p.proxy, err = vsockproxy.New(vsockproxy.Config{Allow: []vsockproxy.Endpoint{{Host: "127.0.0.1", Port: p.kmsPort, AllowPrivate: true}}, Log: p.log})
+	p.onClose(p.cloud.Close)
+	_, endpoint := p.cloud.Route()
+	p.proxy, err = vsockproxy.New(vsockproxy.Config{Allow: []vsockproxy.Endpoint{endpoint}, Log: p.log})
 	if err != nil {
 		return err
 	}
@@ -177,6 +154,6 @@ func (p *platform) openLauncher() error {
 		return err
 	}
 	p.onClose(func() error { return os.RemoveAll(dir) })
-	p.launcher, err = p.opts.NewLauncher(Parts{Dir: dir, Authority: p.authority})
+	p.launcher, err = p.opts.NewLauncher(Parts{Dir: dir, Authority: p.cloud.Authority()})
 	return err
 }

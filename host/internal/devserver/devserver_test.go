@@ -22,8 +22,9 @@ import (
 	"time"
 
 	"github.com/cape-functions/cape/core/wire"
-	"github.com/cape-functions/cape/host/internal/devserver/testkit"
+	"github.com/cape-functions/cape/host/internal/kek"
 	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/launcher/testkit"
 )
 
 func measured(value string) map[string]string {
@@ -344,7 +345,7 @@ func TestTLS(t *testing.T) {
 func TestKeyIsMadeOnce(t *testing.T) {
 	dir, l := t.TempDir(), fakeLauncher()
 	l.Barren = true
-	if _, err := InitKMS(t.Context(), options(dir, l)); !errors.Is(err, ErrNoKEK) {
+	if _, err := InitKMS(t.Context(), options(dir, l)); !errors.Is(err, kek.ErrBarren) {
 		t.Errorf("an enclave made no key: %v", err)
 	}
 	l.Barren = false

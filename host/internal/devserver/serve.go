@@ -12,8 +12,9 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/api"
 	"github.com/cape-functions/cape/host/internal/devserver/localca"
+	"github.com/cape-functions/cape/host/internal/enclaves"
 	"github.com/cape-functions/cape/host/internal/gateway"
-	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/kek"
 	"github.com/cape-functions/cape/host/internal/store/link"
 )
 
@@ -25,10 +26,10 @@ const (
 )
 
 // serve runs the enclave and the API until ctx is done.
-func (p *platform) serve(ctx context.Context, l net.Listener, key *kek) error {
+func (p *platform) serve(ctx context.Context, l net.Listener, key *kek.Key) error {
 	files := &clientFiles{
-		dir: p.opts.DataDir, url: p.url(l), tls: p.opts.TLS, rootDER: p.authority.RootDER(), rootPEM: p.authority.RootPEM(),
-		trust: key.trust, policy: key.policy, users: p.users, now: time.Now,
+		dir: p.opts.DataDir, url: p.url(l), tls: p.opts.TLS, rootDER: p.cloud.Authority().RootDER(), rootPEM: p.cloud.Authority().RootPEM(),
+		trust: key.Trust, policy: key.Policy, users: p.users, now: time.Now,
 	}
 	if p.opts.TLS {
 		var err error
@@ -36,14 +37,14 @@ func (p *platform) serve(ctx context.Context, l net.Listener, key *kek) error {
 			return err
 		}
 	}
-	k := &keeper{
-		launcher: p.launcher, spec: launcher.Spec{Services: p.services(link.Boot{Message: p.serveMessage(key)})}, log: p.log,
-		up: func(r wire.Release) error { return files.write(ctx, r) },
-	}
-	p.onClose(k.close)
-	if err := k.start(ctx); err != nil {
+	k, err := enclaves.Start(ctx, enclaves.Config{
+		Launcher: p.launcher, Spec: p.spec(link.Boot{Message: p.serveMessage(key)}), Log: p.log,
+		Up: func(r wire.Release) error { return files.write(ctx, r) },
+	})
+	if err != nil {
 		return err
 	}
+	p.onClose(k.Close)
 	renewing, stop := context.WithCancel(ctx)
 	defer stop()
 	go files.renewLogin(renewing, p.log)
@@ -60,12 +61,12 @@ func (p *platform) serve(ctx context.Context, l net.Listener, key *kek) error {
 }
 
 // listen serves the API on l in the background.
-func (p *platform) listen(l net.Listener, k *keeper) <-chan error {
-	gate := gateway.New(gateway.Config{Dial: k.dial, Max: maxConnections, Log: p.log})
+func (p *platform) listen(l net.Listener, k *enclaves.Keeper) <-chan error {
+	gate := gateway.New(gateway.Config{Dial: func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSession) }, Max: maxConnections, Log: p.log})
 	server := &http.Server{
 		Handler: api.New(api.Config{
 			Functions: p.store, Verify: p.users.Verify, KeySet: p.users.KeySet, Issuer: p.users.Issuer().Iss,
-			Releases: k.releases, Sessions: gate, Log: p.log,
+			Releases: k.Releases, Sessions: gate, Log: p.log,
 		}),
 		// The gateway takes these deadlines off the connections that it carries.
 		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: wire.MaxHeader,

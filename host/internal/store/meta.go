@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 )
 
@@ -37,3 +38,26 @@ func (s *Store) SetMeta(ctx context.Context, values map[string][]byte) error {
 		return nil
 	})
 }
+
+// AddMeta stores all the given values at once, or none of them, and false, when
+// one of the names has a value already.
+func (s *Store) AddMeta(ctx context.Context, values map[string][]byte) (bool, error) {
+	err := s.inTx(ctx, func(tx *sql.Tx) error {
+		for name, v := range values {
+			r, err := tx.ExecContext(ctx, `INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING`, name, notNil(v))
+			if err != nil {
+				return fmt.Errorf("writing %s: %w", name, err)
+			}
+			if n, err := r.RowsAffected(); err != nil || n != 1 {
+				return errors.Join(err, errTaken)
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errTaken) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+var errTaken = errors.New("a value is there already")

@@ -209,3 +209,18 @@ func TestSQLIsPortable(t *testing.T) {
 		}
 	}
 }
+
+func TestAddMetaAddsAllOrNothing(t *testing.T) {
+	s := open(t, t.TempDir())
+	ctx := t.Context()
+	if ok, err := s.AddMeta(ctx, map[string][]byte{"a": []byte("1")}); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if ok, err := s.AddMeta(ctx, map[string][]byte{"b": []byte("2"), "a": []byte("3")}); ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	got, err := s.Meta(ctx, "a", "b")
+	if err != nil || string(got["a"]) != "1" || len(got) != 1 {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -22,6 +24,9 @@ type Endpoint struct {
 	// otherwise not of the public Internet.
 	AllowPrivate bool
 }
+
+// String is "host:port".
+func (e Endpoint) String() string { return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) }
 
 var (
 	// ErrConfig is wrapped by New, ParseConfig and ReadConfig when a configuration

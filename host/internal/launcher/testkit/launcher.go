@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/launcher"
@@ -44,6 +45,13 @@ func (l *Launcher) Last() *Enclave {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.enclaves[len(l.enclaves)-1]
+}
+
+// All returns the enclaves that were started, in order.
+func (l *Launcher) All() []*Enclave {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]*Enclave(nil), l.enclaves...)
 }
 
 // Set changes the launcher while a platform uses it.
@@ -85,10 +93,15 @@ type Enclave struct {
 	sessions     *pipeListener
 	server       *http.Server
 
+	dialled atomic.Int32
+
 	once sync.Once
 	done chan struct{}
 	err  error
 }
+
+// Dialled is how many connections its session port got.
+func (e *Enclave) Dialled() int { return int(e.dialled.Load()) }
 
 // Link returns a client for one of the links of the enclave's host.
 func (e *Enclave) Link(port uint32) *http.Client {
@@ -164,6 +177,7 @@ func (e *Enclave) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	inside, outside := net.Pipe()
 	select {
 	case e.sessions.conns <- inside:
+		e.dialled.Add(1)
 		return outside, nil
 	case <-e.done:
 		return nil, net.ErrClosed
