@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -11,9 +12,24 @@ import (
 // ErrMalformed is wrapped by every decoder of this package.
 var ErrMalformed = errors.New("malformed message")
 
+// Both modes are made once and never change.
+var (
+	encMode = sync.OnceValues(cbor.CoreDetEncOptions().EncMode)
+	decMode = sync.OnceValues(cbor.DecOptions{
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		IndefLength:       cbor.IndefLengthForbidden,
+		TagsMd:            cbor.TagsForbidden,
+		MaxNestedLevels:   8,
+		MaxArrayElements:  1024,
+		MaxMapPairs:       256,
+		UTF8:              cbor.UTF8RejectInvalid,
+	}.DecMode)
+)
+
 // Marshal encodes v as deterministic CBOR (RFC 8949, 4.2.1).
 func Marshal(v any) ([]byte, error) {
-	mode, err := cbor.CoreDetEncOptions().EncMode()
+	mode, err := encMode()
 	if err != nil {
 		return nil, err
 	}
@@ -28,16 +44,7 @@ func Unmarshal(data []byte, limit int, v any) error {
 	if len(data) > limit {
 		return fmt.Errorf("%w: %d bytes, at most %d allowed", ErrMalformed, len(data), limit)
 	}
-	mode, err := cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		IndefLength:       cbor.IndefLengthForbidden,
-		TagsMd:            cbor.TagsForbidden,
-		MaxNestedLevels:   8,
-		MaxArrayElements:  1024,
-		MaxMapPairs:       256,
-		UTF8:              cbor.UTF8RejectInvalid,
-	}.DecMode()
+	mode, err := decMode()
 	if err != nil {
 		return err
 	}

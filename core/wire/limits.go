@@ -56,6 +56,40 @@ const (
 	// StoredChunk is the plaintext size of one chunk of a stored function.
 	StoredChunk = 256 << 10
 
+	// MaxRoute bounds the route that a v2 hello names.
+	MaxRoute = 256
+	// MaxKEMs bounds the key exchanges that a hello offers.
+	MaxKEMs = 8
+	// MaxHello bounds a v2 hello: a route, a nonce, a few numbers.
+	MaxHello = 1 << 10
+	// MaxSPKI bounds a Cape Key's public half; that of RSA-4096 has 550.
+	MaxSPKI = 1 << 10
+	// MaxAttest bounds a v2 attest: configuration, policy, two documents, a key.
+	MaxAttest = MaxConfig + MaxPolicy + 2*MaxDocument + 4<<10
+	// MaxGrant bounds what a caller shows beside a token.
+	MaxGrant = 4 << 10
+	// MaxOpen bounds the frame with the sealed open: token, grant, encapsulated key.
+	MaxOpen = MaxToken + MaxGrant + 4<<10
+	// DataPayload bounds the payload of one v2 data record.
+	DataPayload = 256 << 10
+	// MaxLogData bounds what one log record carries of a handler's output.
+	MaxLogData = 16 << 10
+	// MaxReceipt bounds a receipt: some 400 and a route.
+	MaxReceipt = 1 << 10
+	// MaxControl bounds every v2 record but data: the largest is an error with a traceback.
+	MaxControl = 32 << 10
+	// MaxFrame bounds a v2 frame after the handshake: type, id, payload, tag.
+	MaxFrame = 1 + 9 + DataPayload + 16
+	// MaxStreams bounds the invocations of one v2 connection that are not answered.
+	MaxStreams = 16
+	// InitialCredit is what a v2 sender may send of one id, in one direction, before it is
+	// granted more.
+	InitialCredit = 4 << 20
+	// MaxCredit bounds the credit of one id that was granted and not used.
+	MaxCredit = 64 << 20
+	// MaxDirection bounds what one direction of a v2 session carries under one AES-GCM key.
+	MaxDirection = 1 << 40
+
 	// MaxSessions bounds the connections one runtime serves at once.
 	MaxSessions = 512
 	// MaxPipelined bounds the inputs of one v1 connection that wait.

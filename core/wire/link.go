@@ -90,7 +90,7 @@ type StoredFunction struct {
 	ID       string `cbor:"id"`
 	Manifest []byte `cbor:"manifest"`
 	Sig      []byte `cbor:"sig"`      // nil: written by the runtime for a v1 client
-	Key      []byte `cbor:"key"`      // the account's SPKI, nil without Sig
+	Key      []byte `cbor:"key"`      // the account's Ed25519 public key, 32 bytes; nil without Sig
 	Wrapped  []byte `cbor:"wrapped"`  // CiphertextBlob of the function's DEK
 	KEK      string `cbor:"kek"`      // ARN of the key that wrapped it
 	Username string `cbor:"username"` // on PUT: as the deployer's token says; routing only
