@@ -2,29 +2,11 @@ package e2e
 
 import (
 	"archive/zip"
-	"bytes"
-	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
-
-// capedOnce runs a caped that is expected to end by itself.
-func (p *platform) capedOnce(args ...string) result {
-	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "caped"), args...)
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err == nil || ctx.Err() != nil {
-		p.t.Fatalf("caped %v: %v", args, err)
-	}
-	return result{out.String(), errs.String(), cmd.ProcessState.ExitCode()}
-}
 
 func zipFile(t *testing.T, entries map[string]string) string {
 	t.Helper()
@@ -54,8 +36,8 @@ func zipFile(t *testing.T, entries map[string]string) string {
 // on standard output, and the next request works.
 func TestBadInput(t *testing.T) {
 	p := start(t, t.TempDir())
-	echo := p.deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
-	deployed := func(name, source string) string { return p.deploy(function(t, name, app(source))) }
+	echo := p.Deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
+	deployed := func(name, source string) string { return p.Deploy(function(t, name, app(source))) }
 	empty := t.TempDir()
 	for _, c := range []struct {
 		name string
@@ -92,31 +74,31 @@ func TestBadInput(t *testing.T) {
 		{"unknown output", []string{"run", echo, "x", "-o", "yaml"}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := p.cape("", c.args...)
-			if r.code != 1 || r.out != "" || !strings.Contains(strings.ToLower(r.err), strings.ToLower(c.says)) || strings.Contains(r.err, "panic") || len(r.err) < 10 {
-				t.Errorf("exit %d, stdout %q, stderr:\n%s", r.code, r.out, r.err)
+			r := p.Cape("", c.args...)
+			if r.Code != 1 || r.Out != "" || !strings.Contains(strings.ToLower(r.Err), strings.ToLower(c.says)) || strings.Contains(r.Err, "panic") || len(r.Err) < 10 {
+				t.Errorf("exit %d, stdout %q, stderr:\n%s", r.Code, r.Out, r.Err)
 			}
-			if got := p.must("run", echo, "next"); got != "next\n" {
+			if got := p.Must("run", echo, "next"); got != "next\n" {
 				t.Errorf("the next request: %q", got)
 			}
 		})
 	}
-	if got := p.must("run", deployed("none", "def cape_handler(d): pass\n"), "x"); got != "None\n" {
+	if got := p.Must("run", deployed("none", "def cape_handler(d): pass\n"), "x"); got != "None\n" {
 		t.Errorf("a handler that returns None: %q", got)
 	}
 	noisy := deployed("noisy", "import sys, os\nprint('x' * 100000)\nos.write(1, b'y' * 1000000)\nos.write(2, b'z' * 1000000)\ndef cape_handler(d):\n    print(d)\n    return d\n")
-	if got := p.must("run", noisy, "ok"); got != "ok\n" {
+	if got := p.Must("run", noisy, "ok"); got != "ok\n" {
 		t.Errorf("a noisy handler: %q", got[:min(len(got), 100)])
 	}
 	t.Run("no server", func(t *testing.T) {
-		env := append(p.env(), "CAPE_ENCLAVE_HOST=http://127.0.0.1:1")
-		if r := p.capeEnv(env, "", "list"); r.code != 1 || r.out != "" || r.err == "" {
+		env := append(p.Env(), "CAPE_ENCLAVE_HOST=http://127.0.0.1:1")
+		if r := p.CapeEnv(env, "", "list"); r.Code != 1 || r.Out != "" || r.Err == "" {
 			t.Errorf("%+v", r)
 		}
 	})
 	t.Run("no server known", func(t *testing.T) {
 		env := []string{"HOME=" + t.TempDir(), "PATH=/usr/bin:/bin"}
-		if r := p.capeEnv(env, "", "list"); r.code != 1 || !strings.Contains(r.err, "caped dev") {
+		if r := p.CapeEnv(env, "", "list"); r.Code != 1 || !strings.Contains(r.Err, "caped dev") {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -123,23 +123,23 @@ func TestNoPlaintextOnTheHost(t *testing.T) {
 	p := start(t, dir)
 	code, input, secret, tested, failing := newCanary(t, "function"), newCanary(t, "input"), newCanary(t, "secret"), newCanary(t, "tested function"), newCanary(t, "failing input")
 	source := "import hashlib\nNAME = '" + code.text + "'\ndef cape_handler(d):\n    if d.startswith(b'die'):\n        import os; os._exit(1)\n    if d.startswith(b'fail'):\n        raise ValueError('no')\n    return hashlib.sha256(d).hexdigest()\n"
-	id := p.deploy(function(t, "hasher", app(source)))
-	sealed := strings.TrimSpace(p.must("encrypt", secret.text))
+	id := p.Deploy(function(t, "hasher", app(source)))
+	sealed := strings.TrimSpace(p.Must("encrypt", secret.text))
 	for range 3 {
-		p.must("run", id, input.text)
-		p.must("run", id, sealed)
+		p.Must("run", id, input.text)
+		p.Must("run", id, sealed)
 	}
-	p.must("test", function(t, "tried", app("def cape_handler(d): return '"+"x"+"'\nNAME = '"+tested.text+"'\n")), input.text)
+	p.Must("test", function(t, "tried", app("def cape_handler(d): return '"+"x"+"'\nNAME = '"+tested.text+"'\n")), input.text)
 	for _, kind := range []string{"die", "fail"} {
-		if r := p.cape("", "run", id, kind+failing.text); r.code == 0 {
+		if r := p.Cape("", "run", id, kind+failing.text); r.Code == 0 {
 			t.Errorf("%s succeeded", kind)
 		}
 	}
 	s := newSearch(t, code, input, secret, tested, failing)
-	s.memory(p.cmd.Process.Pid)
+	s.memory(p.Cmd.Process.Pid)
 	s.files(dir)
-	s.in("the log", []byte(p.log.String()))
-	p.kill()
+	s.in("the log", []byte(p.Log.String()))
+	p.Kill()
 	s.files(dir)
 	t.Logf("searched %d MiB", s.bytes>>20)
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cape-functions/cape/test/platform"
 )
 
 // TestKillDuringDeploy kills the host at many moments of a deploy. Whatever the
@@ -23,21 +25,21 @@ func TestKillDuringDeploy(t *testing.T) {
 	rand.Read(noise)
 	folder := function(t, "echo", map[string]string{"app.py": "def cape_handler(d): return d\n", "noise": hex.EncodeToString(noise)})
 	p := start(t, dir)
-	first := p.deploy(folder)
+	first := p.Deploy(folder)
 	for _, after := range []time.Duration{10, 60, 120, 200, 300, 450} {
-		cmd := exec.Command(filepath.Join(bin, "cape"), "deploy", folder, "-o", "json")
-		cmd.Env = p.env()
+		cmd := exec.Command(platform.Binary("cape"), "deploy", folder, "-o", "json")
+		cmd.Env = p.Env()
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(after * time.Millisecond)
-		p.kill()
+		p.Kill()
 		acknowledged := cmd.Wait() == nil
 		p = start(t, dir)
-		if got := p.must("run", first, "x"); got != "x\n" {
+		if got := p.Must("run", first, "x"); got != "x\n" {
 			t.Fatalf("after %v: the first function: %q", after, got)
 		}
-		got := p.must("run", "dev/echo", "y") // the newest that exists, whole
+		got := p.Must("run", "dev/echo", "y") // the newest that exists, whole
 		if got != "y\n" {
 			t.Fatalf("after %v (acknowledged: %v): %q", after, acknowledged, got)
 		}

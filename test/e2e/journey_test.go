@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cape-functions/cape/test/platform"
 )
 
 func TestJourney(t *testing.T) {
@@ -18,22 +20,22 @@ func TestJourney(t *testing.T) {
 		"lib/__init__.py": "def shout(s): return s.upper()\n",
 		"tail.txt":        "!",
 	})
-	id := p.deploy(upper)
+	id := p.Deploy(upper)
 	for name, got := range map[string]string{
-		"by id":     p.must("run", id, "hello"),
-		"by name":   p.must("run", "dev/upper", "hello"),
-		"encrypted": p.must("run", id, strings.TrimSpace(p.must("encrypt", "hello"))),
+		"by id":     p.Must("run", id, "hello"),
+		"by name":   p.Must("run", "dev/upper", "hello"),
+		"encrypted": p.Must("run", id, strings.TrimSpace(p.Must("encrypt", "hello"))),
 	} {
 		if got != "HELLO!\n" {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if got := p.must("test", upper, "t"); got != "T!" {
+	if got := p.Must("test", upper, "t"); got != "T!" {
 		t.Errorf("cape test printed %q", got)
 	}
 
 	t.Run("binary", func(t *testing.T) {
-		echo := p.deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
+		echo := p.Deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
 		data := make([]byte, 3<<20)
 		for i := range data {
 			data[i] = byte(rand.Uint32())
@@ -47,7 +49,7 @@ func TestJourney(t *testing.T) {
 			Base64    []byte  `json:"output_base64"`
 			Checksums struct{ Input, Function, Output []byte }
 		}
-		if err := json.Unmarshal([]byte(p.must("run", echo, "-f", in, "-o", "json")), &out); err != nil {
+		if err := json.Unmarshal([]byte(p.Must("run", echo, "-f", in, "-o", "json")), &out); err != nil {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(data)
@@ -61,30 +63,30 @@ func TestJourney(t *testing.T) {
 
 	t.Run("pins", func(t *testing.T) {
 		zero := strings.Repeat("0", 64)
-		if r := p.cape("", "run", id, "x", "--function-checksum", zero); r.code != 1 || r.out != "" {
+		if r := p.Cape("", "run", id, "x", "--function-checksum", zero); r.Code != 1 || r.Out != "" {
 			t.Errorf("a wrong checksum: %+v", r)
 		}
-		if r := p.cape("", "run", id, "x", "--pcr", "0:"+strings.Repeat("0", 96)); r.code != 1 || r.out != "" {
+		if r := p.Cape("", "run", id, "x", "--pcr", "0:"+strings.Repeat("0", 96)); r.Code != 1 || r.Out != "" {
 			t.Errorf("a wrong PCR: %+v", r)
 		}
 	})
 
 	t.Run("restart", func(t *testing.T) {
-		p.stop()
+		p.Stop()
 		p = start(t, dir)
-		if got := p.must("run", id, "again"); got != "AGAIN!\n" {
+		if got := p.Must("run", id, "again"); got != "AGAIN!\n" {
 			t.Errorf("after a restart: %q", got)
 		}
 	})
 
 	t.Run("delete", func(t *testing.T) {
 		p := start(t, t.TempDir())
-		gone := p.deploy(function(t, "gone", app("def cape_handler(d): return d\n")))
-		if !strings.Contains(p.must("list", "-o", "json"), gone) {
+		gone := p.Deploy(function(t, "gone", app("def cape_handler(d): return d\n")))
+		if !strings.Contains(p.Must("list", "-o", "json"), gone) {
 			t.Error("list does not show the function")
 		}
-		p.must("delete", gone)
-		if r := p.cape("", "run", gone, "x"); r.code != 1 {
+		p.Must("delete", gone)
+		if r := p.Cape("", "run", gone, "x"); r.Code != 1 {
 			t.Errorf("a deleted function runs: %+v", r)
 		}
 	})
@@ -95,15 +97,15 @@ func TestJourney(t *testing.T) {
 func TestUpgrade(t *testing.T) {
 	dir := t.TempDir()
 	p := start(t, dir)
-	id := p.deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
-	sealed := strings.TrimSpace(p.must("encrypt", "old secret"))
-	before := p.must("get-pcrs", "-o", "json")
+	id := p.Deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
+	sealed := strings.TrimSpace(p.Must("encrypt", "old secret"))
+	before := p.Must("get-pcrs", "-o", "json")
 	old, err := os.ReadFile(filepath.Join(dir, "config", "trust.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.stop()
-	runtime, err := os.ReadFile(filepath.Join(bin, "cape-runtime-dev"))
+	p.Stop()
+	runtime, err := os.ReadFile(platform.Binary("cape-runtime-dev"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,10 +114,10 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	p = start(t, dir, "--runtime", newer)
-	if got := p.must("run", id, sealed); got != "old secret\n" {
+	if got := p.Must("run", id, sealed); got != "old secret\n" {
 		t.Errorf("old data after an upgrade: %q", got)
 	}
-	if after := p.must("get-pcrs", "-o", "json"); after == before {
+	if after := p.Must("get-pcrs", "-o", "json"); after == before {
 		t.Error("another runtime has the same measurements")
 	}
 	// The entry that the user accepted before the upgrade, under today's address.
@@ -128,7 +130,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	for origin, entry := range file.Origins {
 		delete(file.Origins, origin)
-		file.Origins[p.url] = entry
+		file.Origins[p.URL] = entry
 	}
 	b, err := json.Marshal(file)
 	if err != nil {
@@ -137,16 +139,16 @@ func TestUpgrade(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "config", "trust.json"), b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r := p.cape("", "run", id, "x"); r.code != 1 || r.out != "" {
+	if r := p.Cape("", "run", id, "x"); r.Code != 1 || r.Out != "" {
 		t.Errorf("a client that knows the old measurements ran the new runtime: %+v", r)
 	}
 }
 
 func TestDevelopmentRootMustBeNamed(t *testing.T) {
 	p := start(t, t.TempDir())
-	id := p.deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
+	id := p.Deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
 	config := t.TempDir()
-	auth, err := os.ReadFile(filepath.Join(p.dir, "config", "auth"))
+	auth, err := os.ReadFile(filepath.Join(p.Dir, "config", "auth"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,31 +156,31 @@ func TestDevelopmentRootMustBeNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var env []string
-	for _, v := range p.env() {
+	for _, v := range p.Env() {
 		if !strings.HasPrefix(v, "CAPE_ROOT_CERT=") && !strings.HasPrefix(v, "CAPE_LOCAL_CONFIG_DIR=") {
 			env = append(env, v)
 		}
 	}
 	env = append(env, "CAPE_LOCAL_CONFIG_DIR="+config)
-	if r := p.capeEnv(env, "", "run", id, "x", "--trust-first-use"); r.code != 1 || r.out != "" {
+	if r := p.CapeEnv(env, "", "run", id, "x", "--trust-first-use"); r.Code != 1 || r.Out != "" {
 		t.Errorf("a development root that nobody named was accepted: %+v", r)
 	}
-	env = append(env, "CAPE_ROOT_CERT="+filepath.Join(p.dir, "root.pem"))
-	if r := p.capeEnv(env, "", "run", id, "x"); r.code != 1 || r.out != "" {
+	env = append(env, "CAPE_ROOT_CERT="+filepath.Join(p.Dir, "root.pem"))
+	if r := p.CapeEnv(env, "", "run", id, "x"); r.Code != 1 || r.Out != "" {
 		t.Errorf("a first contact off a terminal was accepted without --trust-first-use: %+v", r)
 	}
-	if r := p.capeEnv(env, "", "run", id, "x", "--trust-first-use"); r.code != 0 || r.out != "x\n" {
+	if r := p.CapeEnv(env, "", "run", id, "x", "--trust-first-use"); r.Code != 0 || r.Out != "x\n" {
 		t.Errorf("a named development root: %+v", r)
 	}
-	if r := p.capeEnv(env, "", "run", id, "x"); r.code != 0 || !strings.Contains(strings.ToLower(r.err), "development") {
+	if r := p.CapeEnv(env, "", "run", id, "x"); r.Code != 0 || !strings.Contains(strings.ToLower(r.Err), "development") {
 		t.Errorf("a development root is not announced: %+v", r)
 	}
 }
 
 func TestSecondCaped(t *testing.T) {
 	p := start(t, t.TempDir())
-	r := p.capedOnce("dev", "--data-dir", p.dir, "--listen", "127.0.0.1:0")
-	if r.code != 1 || !strings.Contains(r.err, p.dir) {
+	r := platform.CapedOnce(t, "dev", "--data-dir", p.Dir, "--listen", "127.0.0.1:0")
+	if r.Code != 1 || !strings.Contains(r.Err, p.Dir) {
 		t.Errorf("a second caped on one directory: %+v", r)
 	}
 }
