@@ -53,6 +53,16 @@ const (
 	// MaxErrorText bounds an error's text, tracebacks included.
 	MaxErrorText = 16 << 10
 
+	// MaxEIF bounds an enclave image; the largest that Nitro starts have about 2 GB.
+	MaxEIF = 4 << 30
+	// MaxEIFKernel, MaxEIFMetadata and MaxEIFSignature bound sections of one: far
+	// above what a kernel, a few names, and a certificate with its signature need.
+	MaxEIFKernel    = 256 << 20
+	MaxEIFMetadata  = 64 << 10
+	MaxEIFSignature = 32 << 10
+	// MaxEIFCmdline is COMMAND_LINE_SIZE of x86 kernels, without the NUL.
+	MaxEIFCmdline = 2047
+
 	// StoredChunk is the plaintext size of one chunk of a stored function.
 	StoredChunk = 256 << 10
 

@@ -124,7 +124,7 @@ with what the enclave signed.`,
 	a.complete(root, "output", "plain", "json")
 	root.AddCommand(a.deployCommand(), a.runCommand(), a.testCommand(), a.encryptCommand(), a.keyCommand(),
 		a.listCommand(), a.deleteCommand(), a.functionCommand(), a.pcrsCommand(), a.trustCommand(),
-		a.attestCommand(), a.configCommand(), a.versionCommand())
+		a.attestCommand(), a.eifCommand(), a.configCommand(), a.versionCommand())
 	return root
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/funczip"
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/image/eif"
 )
 
 // silent is an error that was already shown.
@@ -168,6 +169,10 @@ func hints() []hinted {
 		{vendoring.ErrInstall, "only ready-made wheels for the enclave's Python can be fetched. Look at what pip says above."},
 		{vendoring.ErrConflict, "move your file, or delete what an earlier pip put there."},
 		{vendoring.ErrRequirements, "write what the function needs into requirements.txt, one package a line."},
+		{errDevelopment, "sign it with a certificate that no key policy of production names, and say so with --development."},
+		{errPEM, "openssl writes such files: cape eif sign --help shows how."},
+		{eif.ErrSigner, "images are signed with a P-384 key and its certificate: cape eif sign --help shows how to make them."},
+		{eif.ErrChecksum, "get the image again."},
 		{docfile.ErrNone, "cape run -o json writes the document of a run; servers give it as base64."},
 		{context.DeadlineExceeded, "try again."},
 		{fs.ErrPermission, "check who owns the file and its folder."},
