@@ -21,6 +21,7 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot"
 	"github.com/cape-functions/cape/enclave/internal/keyring/amazonroots"
+	"github.com/cape-functions/cape/enclave/internal/machine"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
 	"github.com/cape-functions/cape/enclave/internal/nsm/remote"
 	"github.com/cape-functions/cape/enclave/internal/sandbox"
@@ -33,6 +34,10 @@ const region = "us-east-1"
 func main() {
 	sandbox.MaybeInit()
 	os.Clearenv()
+	if os.Getpid() == 1 && len(os.Args) == 1 { // in a virtual machine; as a process it gets flags
+		fmt.Fprintln(os.Stderr, "cape-runtime-dev:", machine.Run(pid1()))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	parts, err := parseFlags(os.Args[1:])
@@ -43,6 +48,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "cape-runtime-dev:", err)
 		os.Exit(1)
 	}
+}
+
+// pid1 is the machine around the runtime in QEMU.
+func pid1() machine.Config {
+	return machine.Config{Entropy: machine.VirtioEntropy, Args: []string{"cape-runtime-dev", "--scratch", machine.Scratch}, Stderr: true}
 }
 
 func parseFlags(args []string) (boot.Parts, error) {

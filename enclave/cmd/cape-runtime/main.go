@@ -1,6 +1,7 @@
 // Command cape-runtime is the program inside a production enclave: the real security module,
 // AF_VSOCK to the parent instance, AWS's endpoints under AWS's roots, and nothing else. It
-// takes no arguments and no environment.
+// takes no arguments and no environment. As PID 1 it is the machine's init, and starts itself
+// again as the runtime.
 package main
 
 import (
@@ -14,25 +15,32 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot"
 	"github.com/cape-functions/cape/enclave/internal/keyring/amazonroots"
+	"github.com/cape-functions/cape/enclave/internal/machine"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
 	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	"github.com/cape-functions/cape/vsock"
 )
 
-// What the image holds.
-const (
-	python  = "/usr/bin/python3"
-	scratch = "/scratch"
-)
+// python is what the image holds.
+const python = "/usr/bin/python3"
 
 func main() {
 	sandbox.MaybeInit()
 	os.Clearenv()
+	if os.Getpid() == 1 {
+		_ = machine.Run(pid1())
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if len(os.Args) > 1 || boot.Run(ctx, parts()) != nil {
 		os.Exit(1) // the log says how far it came
 	}
+}
+
+// pid1 is the machine around the runtime, which has the same arguments: none.
+func pid1() machine.Config {
+	return machine.Config{Entropy: machine.NSMEntropy, Heartbeat: vsock.AF(vsock.CIDParent), Args: []string{"cape-runtime"}}
 }
 
 func parts() boot.Parts {
@@ -41,7 +49,7 @@ func parts() boot.Parts {
 		NSM:       func(context.Context, vsock.Network) (nsm.Transport, error) { return nsm.OpenDevice() },
 		Endpoints: endpoints,
 		Python:    python,
-		Scratch:   scratch,
+		Scratch:   machine.Scratch,
 		Log:       os.Stdout,
 	}
 }

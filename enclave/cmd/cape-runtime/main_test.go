@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/machine"
 )
 
 func TestProductionTakesNoSettings(t *testing.T) {
@@ -20,5 +21,12 @@ func TestProductionTakesNoSettings(t *testing.T) {
 	}
 	if p := parts(); p.Degraded || p.BirthRoots != nil {
 		t.Error("production goes without no layer, and believes AWS's root alone")
+	}
+}
+
+func TestProductionMachine(t *testing.T) {
+	m := pid1()
+	if m.Entropy != machine.NSMEntropy || m.Heartbeat == nil || m.Stderr || len(m.Args) != 1 {
+		t.Errorf("%+v", m)
 	}
 }

@@ -28,6 +28,8 @@ const (
 	ClockFailed    = "security module's clock cannot be read"
 	Stopping       = "runtime stopping"
 	Stopped        = "runtime stopped"
+	MachineReady   = "machine ready"
+	MachineEnding  = "machine ending"
 )
 
 // Attributes. Values are numbers, durations, or one of the texts below.
@@ -44,7 +46,7 @@ const (
 func messageKnown(m string) bool {
 	switch m {
 	case Starting, Measured, LayerMissing, Inspected, InspectFailed, Serving, Suspended, BirthDelivered,
-		SessionEnded, Refused, Panicked, ClockFailed, Stopping, Stopped:
+		SessionEnded, Refused, Panicked, ClockFailed, Stopping, Stopped, MachineReady, MachineEnding:
 		return true
 	}
 	return false
