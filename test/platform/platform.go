@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -131,6 +132,30 @@ func (p *Platform) Stop() {
 func (p *Platform) Kill() {
 	p.Cmd.Process.Kill()
 	<-p.done
+}
+
+// Children are the processes that caped has started: its enclave.
+func (p *Platform) Children() []int {
+	p.t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.Cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var all []int
+	for _, path := range lists {
+		b, err := os.ReadFile(path)
+		if err != nil { // a thread that has ended
+			continue
+		}
+		for _, field := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(field)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			all = append(all, pid)
+		}
+	}
+	return all
 }
 
 // Env are the variables of DIR/env, as a shell would set them, and nothing else of ours.

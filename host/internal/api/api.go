@@ -56,11 +56,14 @@ type Config struct {
 
 type server struct{ Config }
 
-// New returns the API's handler.
-func New(cfg Config) http.Handler {
-	s := &server{cfg}
-	mux := http.NewServeMux()
-	for pattern, h := range map[string]http.HandlerFunc{
+// sessions are the routes that an enclave serves.
+var sessions = []string{
+	"GET /v1/run/{id}", "GET /v1/run/{user}/{name}", "GET /v1/deploy", "GET /v1/test", "GET /v1/key", "GET /v1/user/{username}/key",
+}
+
+// plain are the routes that this process serves itself.
+func (s *server) plain() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
 		"GET /healthz": func(w http.ResponseWriter, _ *http.Request) {
 			reply.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 		},
@@ -71,10 +74,17 @@ func New(cfg Config) http.Handler {
 		"DELETE /v1/functions/{id}":             s.authenticated(s.remove),
 		"GET /.well-known/openid-configuration": s.discovery,
 		"GET /.well-known/jwks.json":            s.keySet,
-	} {
+	}
+}
+
+// New returns the API's handler. spec/control-api.yaml describes it.
+func New(cfg Config) http.Handler {
+	s := &server{cfg}
+	mux := http.NewServeMux()
+	for pattern, h := range s.plain() {
 		mux.HandleFunc(pattern, s.bounded(h))
 	}
-	for _, pattern := range []string{"GET /v1/run/{id}", "GET /v1/run/{user}/{name}", "GET /v1/deploy", "GET /v1/test", "GET /v1/key", "GET /v1/user/{username}/key"} {
+	for _, pattern := range sessions {
 		mux.Handle(pattern, cfg.Sessions)
 	}
 	return s.logged(notFoundAsJSON(mux))
