@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,8 +19,25 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 )
 
+// Holder is who has a Cape Key: an account, or a user of the original's clients, who has none.
+// Values compare with ==.
+type Holder struct {
+	Acct [32]byte     // SHA-256 of the account key's SPKI; zero: a legacy key
+	User wire.Subject // of a legacy key alone
+}
+
+// Account is the account acct, LegacyUser a user without one.
+func Account(acct [32]byte) Holder { return Holder{Acct: acct} }
+
+// LegacyUser: see Account.
+func LegacyUser(s wire.Subject) Holder { return Holder{User: s} }
+
+// Legacy tells whether h is a user without an account.
+func (h Holder) Legacy() bool { return h.Acct == [32]byte{} }
+
 // CapeKey is an unwrapped Cape Key pair. It is shared: nobody may change or wipe it.
 type CapeKey struct {
+	Holder  Holder
 	Private *rsa.PrivateKey
 	// SPKI is the public half, derived from the private one, and Hash its SHA-256.
 	SPKI []byte
@@ -29,63 +47,67 @@ type CapeKey struct {
 // maxCapeKeys bounds the pairs kept in memory, some 3 KiB each.
 const maxCapeKeys = 4096
 
-// keyCache remembers pairs by their owner, and forgets the oldest.
+// keyCache remembers pairs by their holder, and forgets the oldest.
 type keyCache struct {
 	flight singleflight.Group
 	mu     sync.Mutex
-	keys   map[wire.Subject]*CapeKey
-	order  []wire.Subject
+	keys   map[Holder]*CapeKey
+	order  []Holder
 }
 
-func newKeyCache() *keyCache { return &keyCache{keys: make(map[wire.Subject]*CapeKey)} }
+func newKeyCache() *keyCache { return &keyCache{keys: make(map[Holder]*CapeKey)} }
 
-func (c *keyCache) get(s wire.Subject) *CapeKey {
+func (c *keyCache) get(h Holder) *CapeKey {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.keys[s]
+	return c.keys[h]
 }
 
-func (c *keyCache) put(s wire.Subject, k *CapeKey) {
+func (c *keyCache) put(k *CapeKey) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.keys[s]; ok {
+	if _, ok := c.keys[k.Holder]; ok {
 		return
 	}
 	if len(c.order) == maxCapeKeys {
 		delete(c.keys, c.order[0])
 		c.order = c.order[1:]
 	}
-	c.keys[s] = k
-	c.order = append(c.order, s)
+	c.keys[k.Holder] = k
+	c.order = append(c.order, k.Holder)
 }
 
-// LegacyKey returns the legacy Cape Key of a user. Errors: ErrNotFound when there is none,
-// and the others of errors.go.
-func (v *Vault) LegacyKey(ctx context.Context, s wire.Subject) (*CapeKey, error) {
-	return v.legacyKey(ctx, s, "get", func(ctx context.Context) (*CapeKey, error) {
-		return v.storedKey(ctx, s)
+// Key returns the Cape Key of h. Errors: ErrNotFound when there is none, and the others of
+// errors.go.
+func (v *Vault) Key(ctx context.Context, h Holder) (*CapeKey, error) {
+	return v.shared(ctx, h, "get", func(ctx context.Context) (*CapeKey, error) {
+		return v.storedKey(ctx, h)
 	})
 }
 
-// EnsureLegacyKey is LegacyKey, and makes the pair if there is none. Callers have verified a
-// token of s. Username is for the host's routing alone.
-func (v *Vault) EnsureLegacyKey(ctx context.Context, s wire.Subject, username string) (*CapeKey, error) {
-	return v.legacyKey(ctx, s, "ensure", func(ctx context.Context) (*CapeKey, error) {
-		k, err := v.storedKey(ctx, s)
+// EnsureKey is Key, and makes the pair if there is none. Callers have verified h's authority,
+// or for a legacy key a token of h's. User and username are for the host's routing alone.
+func (v *Vault) EnsureKey(ctx context.Context, h Holder, user wire.Subject, username string) (*CapeKey, error) {
+	return v.shared(ctx, h, "ensure", func(ctx context.Context) (*CapeKey, error) {
+		k, err := v.storedKey(ctx, h)
 		if !errors.Is(err, ErrNotFound) {
 			return k, err
 		}
-		return v.createKey(ctx, s, username)
+		return v.createKey(ctx, h, user, username)
 	})
 }
 
-// KeyOfUser returns the legacy Cape Key of whom the host says has this name: v1 binds no
-// name to a key.
-func (v *Vault) KeyOfUser(ctx context.Context, user string) (*CapeKey, error) {
+// KeyOfUser returns the Cape Key of whom the host says has this name: the legacy key, or that
+// of the user's account where there is one.
+func (v *Vault) KeyOfUser(ctx context.Context, user string, legacy bool) (*CapeKey, error) {
 	if !wire.ValidUsername(user) {
 		return nil, ErrNotFound
 	}
-	_, data, err := v.link.call(ctx, http.MethodGet, "/v1/users/"+url.PathEscape(user)+"/key", nil, wire.MaxRecord)
+	path := "/v1/users/" + url.PathEscape(user) + "/key"
+	if !legacy {
+		path += "?account=1"
+	}
+	_, data, err := v.link.call(ctx, http.MethodGet, path, nil, wire.MaxRecord)
 	if err != nil {
 		return nil, err
 	}
@@ -93,22 +115,26 @@ func (v *Vault) KeyOfUser(ctx context.Context, user string) (*CapeKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.legacyKey(ctx, stored.Owner, "user", func(ctx context.Context) (*CapeKey, error) {
-		return v.openKey(ctx, stored, stored.Owner)
+	h := LegacyUser(stored.Owner)
+	if stored.Acct != nil && len(stored.Acct) == sha256.Size && !legacy {
+		h = Account([32]byte(stored.Acct))
+	}
+	return v.shared(ctx, h, "user", func(ctx context.Context) (*CapeKey, error) {
+		return v.openKey(ctx, stored, h)
 	})
 }
 
-// legacyKey does find once for all who ask for the same at the same time.
-func (v *Vault) legacyKey(ctx context.Context, s wire.Subject, how string, find func(context.Context) (*CapeKey, error)) (*CapeKey, error) {
-	if k := v.keys.get(s); k != nil {
+// shared does find once for all who ask for the same at the same time.
+func (v *Vault) shared(ctx context.Context, h Holder, how string, find func(context.Context) (*CapeKey, error)) (*CapeKey, error) {
+	if k := v.keys.get(h); k != nil {
 		return k, nil
 	}
-	done := v.keys.flight.DoChan(how+" "+legacyAccount(s), func() (any, error) {
+	done := v.keys.flight.DoChan(how+" "+h.name(), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*wire.LinkCall)
 		defer cancel()
 		k, err := find(ctx)
 		if err == nil {
-			v.keys.put(s, k)
+			v.keys.put(k)
 		}
 		return k, err
 	})
@@ -121,9 +147,12 @@ func (v *Vault) legacyKey(ctx context.Context, s wire.Subject, how string, find 
 	}
 }
 
-func (v *Vault) storedKey(ctx context.Context, s wire.Subject) (*CapeKey, error) {
-	query := url.Values{"iss": {s.Iss}, "sub": {s.Sub}}.Encode()
-	_, data, err := v.link.call(ctx, http.MethodGet, "/v1/keys?"+query, nil, wire.MaxRecord)
+func (v *Vault) storedKey(ctx context.Context, h Holder) (*CapeKey, error) {
+	query := url.Values{"iss": {h.User.Iss}, "sub": {h.User.Sub}}
+	if !h.Legacy() {
+		query = url.Values{"acct": {hex.EncodeToString(h.Acct[:])}}
+	}
+	_, data, err := v.link.call(ctx, http.MethodGet, "/v1/keys?"+query.Encode(), nil, wire.MaxRecord)
 	if err != nil {
 		return nil, err
 	}
@@ -131,17 +160,21 @@ func (v *Vault) storedKey(ctx context.Context, s wire.Subject) (*CapeKey, error)
 	if err != nil {
 		return nil, err
 	}
-	return v.openKey(ctx, stored, s)
+	return v.openKey(ctx, stored, h)
 }
 
 // createKey makes a pair and offers it to the host, which keeps the first it was offered:
 // two first sessions at once end with one key.
-func (v *Vault) createKey(ctx context.Context, s wire.Subject, username string) (*CapeKey, error) {
-	private, wrapped, err := v.cfg.Keys.NewKeyPair(ctx, legacyContext(s))
+func (v *Vault) createKey(ctx context.Context, h Holder, user wire.Subject, username string) (*CapeKey, error) {
+	private, wrapped, err := v.cfg.Keys.NewKeyPair(ctx, h.context())
 	if err != nil {
 		return nil, keyError(err)
 	}
-	data, err := wire.Marshal(wire.StoredKey{Owner: s, Username: username, Wrapped: wrapped, KEK: v.cfg.KEK})
+	record := wire.StoredKey{Owner: user, Username: username, Wrapped: wrapped, KEK: v.cfg.KEK}
+	if !h.Legacy() {
+		record.Acct = h.Acct[:]
+	}
+	data, err := wire.Marshal(record)
 	if err != nil {
 		return nil, fmt.Errorf("writing key record: %w", err)
 	}
@@ -150,13 +183,13 @@ func (v *Vault) createKey(ctx context.Context, s wire.Subject, username string) 
 		return nil, fmt.Errorf("storing key: %w", err)
 	}
 	if status == http.StatusCreated {
-		return capeKey(private)
+		return capeKey(h, private)
 	}
 	first, err := parseKey(answer)
 	if err != nil {
 		return nil, err
 	}
-	return v.openKey(ctx, first, s)
+	return v.openKey(ctx, first, h)
 }
 
 func parseKey(data []byte) (*wire.StoredKey, error) {
@@ -167,31 +200,31 @@ func parseKey(data []byte) (*wire.StoredKey, error) {
 	return &k, nil
 }
 
-// openKey unwraps a pair in the context of owner, whatever else the record says.
-func (v *Vault) openKey(ctx context.Context, k *wire.StoredKey, owner wire.Subject) (*CapeKey, error) {
+// openKey unwraps a pair in the context of h, whatever else the record says.
+func (v *Vault) openKey(ctx context.Context, k *wire.StoredKey, h Holder) (*CapeKey, error) {
 	switch {
-	case k.Owner != owner || owner.Iss == "" || owner.Sub == "":
+	case h.Legacy() && k.Acct != nil, !h.Legacy() && !bytes.Equal(k.Acct, h.Acct[:]):
+		return nil, ErrWrongAccount
+	case h.Legacy() && (k.Owner != h.User || h.User.Iss == "" || h.User.Sub == ""):
 		return nil, ErrWrongOwner
-	case k.Acct != nil:
-		return nil, ErrSigned
 	case k.KEK != v.cfg.KEK:
 		return nil, ErrKEK
 	case len(k.Wrapped) == 0 || len(k.Wrapped) > wire.MaxWrapped:
 		return nil, ErrHead
 	}
-	private, err := v.cfg.Keys.OpenKeyPair(ctx, k.Wrapped, legacyContext(owner))
+	private, err := v.cfg.Keys.OpenKeyPair(ctx, k.Wrapped, h.context())
 	if err != nil {
 		return nil, keyError(err)
 	}
-	return capeKey(private)
+	return capeKey(h, private)
 }
 
-func capeKey(private *rsa.PrivateKey) (*CapeKey, error) {
+func capeKey(h Holder, private *rsa.PrivateKey) (*CapeKey, error) {
 	spki, err := x509.MarshalPKIXPublicKey(private.Public())
 	if err != nil {
 		return nil, fmt.Errorf("encoding Cape Key: %w", err)
 	}
-	return &CapeKey{Private: private, SPKI: spki, Hash: sha256.Sum256(spki)}, nil
+	return &CapeKey{Holder: h, Private: private, SPKI: spki, Hash: sha256.Sum256(spki)}, nil
 }
 
 // SignedKeys implements token.SignedKeys.

@@ -28,9 +28,10 @@ var (
 	ErrWrongName = corrupt("manifest of another name")
 	// ErrWrongOwner: a key of somebody else.
 	ErrWrongOwner = corrupt("key of another owner")
-	// ErrSigned: a record's account, key and signature do not belong together, or need a
-	// version of the protocol that this enclave does not speak.
-	ErrSigned = corrupt("account or signature where none can be")
+	// ErrWrongAccount: a key of another account, or of one where none can be.
+	ErrWrongAccount = corrupt("key of another account")
+	// ErrSigned: account, key and signature of a function do not belong together.
+	ErrSigned = corrupt("account, key and signature do not belong together")
 	// ErrKEK: wrapped under another KEK.
 	ErrKEK = corrupt("wrapped under another key")
 	// ErrWrapped: KMS does not unwrap the key in this context.

@@ -1,11 +1,11 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"net/url"
 
+	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -14,15 +14,15 @@ import (
 type Record struct {
 	ID       string
 	Manifest *wire.Manifest
+	// Raw are the manifest's bytes; Sig is the account's signature over them and Key the
+	// account key's SPKI, both nil where there is no account.
+	Raw, Sig, Key []byte
 
-	hash    [32]byte // SHA-256 of the manifest's bytes
+	hash    [32]byte // SHA-256 of Raw
 	wrapped []byte
 	body    *stream
 	loaded  bool // body belongs to the loader
 }
-
-// OwnedBy tells whether the manifest names s as the owner.
-func (r *Record) OwnedBy(s wire.Subject) bool { return r.Manifest.Owner == s }
 
 // Close lets go of the host's answer, unless Load took it over.
 func (r *Record) Close() {
@@ -88,12 +88,22 @@ func (v *Vault) readRecord(body *stream) (*Record, error) {
 		return nil, ErrManifest
 	case f.ID != wire.FunctionID(f.Manifest):
 		return nil, ErrWrongID
-	case m.Acct != nil || f.Sig != nil || f.Key != nil || m.Access == wire.AccessGrant:
+	case !authentic(m, &f):
 		return nil, ErrSigned
 	case f.KEK != v.cfg.KEK:
 		return nil, ErrKEK
 	case len(f.Wrapped) == 0 || len(f.Wrapped) > wire.MaxWrapped:
 		return nil, ErrHead
 	}
-	return &Record{ID: f.ID, Manifest: m, hash: sha256.Sum256(f.Manifest), wrapped: bytes.Clone(f.Wrapped), body: body}, nil
+	return &Record{ID: f.ID, Manifest: m, Raw: f.Manifest, Sig: f.Sig, Key: f.Key,
+		hash: sha256.Sum256(f.Manifest), wrapped: f.Wrapped, body: body}, nil
+}
+
+// authentic tells whether the manifest's account signed it, or there is none and nothing that
+// only an account could give.
+func authentic(m *wire.Manifest, f *wire.StoredFunction) bool {
+	if m.Acct == nil {
+		return f.Sig == nil && f.Key == nil && m.Access != wire.AccessGrant
+	}
+	return seal.VerifyManifest(f.Key, m.Acct, f.Manifest, f.Sig) == nil
 }

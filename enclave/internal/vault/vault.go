@@ -171,15 +171,22 @@ func (v *Vault) Temporary(ctx context.Context, zip io.ReaderAt, size int64) (*Fu
 	return &Function{Dir: t.dir, Work: t.work, cache: v.cache, entry: e}, nil
 }
 
+// Deploy is a function to be stored.
+type Deploy struct {
+	// Manifest is deterministic CBOR; Sig and Key as in Record.
+	Manifest, Sig, Key []byte
+	// Username is for the host's routing alone.
+	Username string
+}
+
 // Store encrypts zip, which the manifest describes, under a key of its own and hands it to
-// the host. Username is for the host's routing alone. It returns the function's id once the
-// host said that it is stored.
-func (v *Vault) Store(ctx context.Context, m *wire.Manifest, username string, zip io.Reader, size int64) (string, error) {
-	manifest, err := m.Encode()
+// the host. It returns the function's id once the host said that it is stored.
+func (v *Vault) Store(ctx context.Context, d Deploy, zip io.Reader, size int64) (string, error) {
+	m, err := wire.ParseManifest(d.Manifest)
 	if err != nil {
-		return "", fmt.Errorf("writing manifest: %w", err)
+		return "", err
 	}
-	id, hash := wire.FunctionID(manifest), sha256.Sum256(manifest)
+	id, hash := wire.FunctionID(d.Manifest), sha256.Sum256(d.Manifest)
 	dek, wrapped, err := v.cfg.Keys.NewDataKey(ctx, functionContext(m, id, hash))
 	if err != nil {
 		return "", keyError(err)
@@ -189,8 +196,8 @@ func (v *Vault) Store(ctx context.Context, m *wire.Manifest, username string, zi
 	if err != nil {
 		return "", err
 	}
-	head, err := headOf(wire.StoredFunction{ID: id, Manifest: manifest, Wrapped: wrapped, KEK: v.cfg.KEK,
-		Username: username, Size: uint64(size)})
+	head, err := headOf(wire.StoredFunction{ID: id, Manifest: d.Manifest, Sig: d.Sig, Key: d.Key, Wrapped: wrapped, KEK: v.cfg.KEK,
+		Username: d.Username, Size: uint64(size)})
 	if err != nil {
 		return "", err
 	}
