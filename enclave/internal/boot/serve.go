@@ -2,6 +2,7 @@ package boot
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
 	"errors"
@@ -45,7 +46,7 @@ func (r *runtime) serve(ctx context.Context) error {
 	if err != nil {
 		return at("keyring", err)
 	}
-	signing := makeSigningKey()
+	signing := makeSigningKeys()
 	host, jails, err := r.handlers()
 	if err != nil {
 		return at("sandbox", err)
@@ -60,7 +61,7 @@ func (r *runtime) serve(ctx context.Context) error {
 	if key.err != nil {
 		return at("signing-key", key.err)
 	}
-	srv, stored, err := r.server(clock, keys, host, key.key)
+	srv, stored, err := r.server(clock, keys, host, key)
 	if err != nil {
 		return at("server", err)
 	}
@@ -174,7 +175,7 @@ func emptied(dir string) error {
 	return nil
 }
 
-func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, key *rsa.PrivateKey) (*session.Server, *vault.Vault, error) {
+func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, signing signingKeys) (*session.Server, *vault.Vault, error) {
 	rules := intake.Rules{Limits: r.cfg.Limits, Python: host.Python(), Platform: host.Platform()}
 	stored, err := vault.New(vault.Config{
 		Dial:    func(ctx context.Context) (net.Conn, error) { return r.parts.Network.Dial(ctx, wire.PortStore) },
@@ -198,10 +199,12 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, ke
 	if err != nil {
 		return nil, nil, err
 	}
-	return session.New(session.Config{
+	srv, err := session.New(session.Config{
 		NSM: r.device, Tokens: tokens, Vault: stored, Functions: &functions{host, rules},
-		SigningKey: key, Limits: r.cfg.Limits, Log: r.log,
-	}), stored, nil
+		SigningKey: signing.checksums, ReceiptKey: signing.receipts, Now: c.now, Config: r.boot.Config, Birth: r.boot.Birth,
+		Python: host.Python(), Platform: host.Platform(), Limits: r.cfg.Limits, Log: r.log,
+	})
+	return srv, stored, err
 }
 
 // functions joins what packages handler and intake do for a session.
@@ -223,17 +226,22 @@ func (f *functions) Check(ctx context.Context, zip io.ReaderAt, size int64) erro
 	return err
 }
 
-type signingKey struct {
-	key *rsa.PrivateKey
-	err error
+// signingKeys live as long as the enclave; documents hold their public halves.
+type signingKeys struct {
+	checksums *rsa.PrivateKey    // v1
+	receipts  ed25519.PrivateKey // v2
+	err       error
 }
 
-// makeSigningKey makes the key of checksums while other things are waited for.
-func makeSigningKey() <-chan signingKey {
-	made := make(chan signingKey, 1)
+// makeSigningKeys makes them while other things are waited for.
+func makeSigningKeys() <-chan signingKeys {
+	made := make(chan signingKeys, 1)
 	go func() {
-		key, err := rsa.GenerateKey(rand.Reader, signingBits)
-		made <- signingKey{key, err}
+		var k signingKeys
+		if k.checksums, k.err = rsa.GenerateKey(rand.Reader, signingBits); k.err == nil {
+			_, k.receipts, k.err = ed25519.GenerateKey(rand.Reader)
+		}
+		made <- k
 	}()
 	return made
 }

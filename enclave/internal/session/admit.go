@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/token"
 	"github.com/cape-functions/cape/enclave/internal/vault"
@@ -22,7 +24,7 @@ func (s *Server) authenticate(ctx context.Context, raw string) (*token.Claims, *
 func (s *Server) manager(ctx context.Context, raw string) (*token.Claims, *fault) {
 	claims, f := s.authenticate(ctx, raw)
 	if f == nil && !claims.MayManage() {
-		f = fatal(wire.CodeUnauthorized, "this token may only run functions", "use the token of a login")
+		f = runOnly()
 	}
 	if f != nil {
 		return nil, f
@@ -30,10 +32,48 @@ func (s *Server) manager(ctx context.Context, raw string) (*token.Claims, *fault
 	return claims, nil
 }
 
-// find asks for the function of a run route and decides by its manifest whether the holder
-// of claims may run it. What one may not see does not exist. The record must be loaded or
-// closed; that its manifest is authentic is known when it was loaded.
-func (s *Server) find(ctx context.Context, claims *token.Claims, r *http.Request) (*vault.Record, *fault) {
+func runOnly() *fault {
+	return fatal(wire.CodeUnauthorized, "this token may only run functions", "use the token of a login")
+}
+
+// caller is who opened a session. A token is the issuer's word, and the host may run the
+// issuer; an account's authority is its owner's own.
+type caller struct {
+	claims *token.Claims // nil: no token
+	acct   *account.ID   // nil: no authority; v1 has none
+}
+
+// owns tells whether c is the owner of a function: by the authority of its account, or by
+// token where it has none.
+func (c caller) owns(m *wire.Manifest) bool {
+	if m.Acct != nil {
+		return c.acct != nil && bytes.Equal(m.Acct, c.acct[:])
+	}
+	return c.named(m)
+}
+
+// named tells whether the issuer names c as the owner.
+func (c caller) named(m *wire.Manifest) bool { return c.claims != nil && c.claims.Subject == m.Owner }
+
+func (c caller) mayRun(r *vault.Record) bool {
+	if c.claims != nil && !c.claims.MayRun(r.ID) {
+		return false
+	}
+	switch r.Manifest.Access {
+	case wire.AccessPublic:
+		return c.claims != nil || c.owns(r.Manifest)
+	case wire.AccessToken:
+		return c.named(r.Manifest) || c.owns(r.Manifest)
+	case wire.AccessGrant:
+		return c.owns(r.Manifest)
+	}
+	return false
+}
+
+// find asks for the function of a run route and decides by its manifest whether c may run it.
+// What one may not see does not exist. The record must be loaded or closed; that its manifest
+// is authentic is known when it was loaded.
+func (s *Server) find(ctx context.Context, c caller, r *http.Request) (*vault.Record, *fault) {
 	var rec *vault.Record
 	var err error
 	if id := r.PathValue("id"); id != "" {
@@ -44,22 +84,25 @@ func (s *Server) find(ctx context.Context, claims *token.Claims, r *http.Request
 	if err != nil {
 		return nil, faultOf(err)
 	}
-	if !mayRun(claims, rec) {
+	if !c.mayRun(rec) {
 		rec.Close()
 		return nil, notFound()
 	}
 	return rec, nil
 }
 
-func mayRun(c *token.Claims, r *vault.Record) bool {
-	if !c.MayRun(r.ID) {
-		return false
+// expected compares a function with what its caller demands of it.
+func expected(e wire.Expect, m *wire.Manifest) *fault {
+	what := ""
+	switch {
+	case e.Acct != nil && !bytes.Equal(e.Acct, m.Acct):
+		what = "the function is not of the account that you expect"
+	case e.Fn != nil && !bytes.Equal(e.Fn, m.Checksum):
+		what = "the function has another checksum than you expect"
+	case e.Seq != nil && m.Seq < *e.Seq:
+		what = "the function is older than one that you know"
+	default:
+		return nil
 	}
-	switch r.Manifest.Access {
-	case wire.AccessPublic:
-		return true
-	case wire.AccessToken:
-		return r.OwnedBy(c.Subject)
-	}
-	return false // AccessGrant needs an authority that a token is not
+	return fatal(wire.CodeInvalidFunction, what, "ask its owner; the server may be serving something else in its place")
 }

@@ -89,7 +89,8 @@ func TestProtocolLines(t *testing.T) {
 		{"two lines", []string{"cape.runtime", "alice"}, "cape.runtime"},
 		{"token first", []string{"alice", "cape.runtime"}, "cape.runtime"},
 		{"function token", []string{"cape.function,alice"}, "cape.function"},
-		{"newer client that offers both", []string{"cape.v2, cape.runtime, alice"}, "cape.runtime"},
+		{"newer client", []string{"cape.v2"}, "cape.v2"},
+		{"newer client that offers both", []string{"cape.runtime, alice, cape.v2"}, "cape.v2"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -207,8 +208,16 @@ func TestStopEndsSessionsInTime(t *testing.T) {
 func TestTooManySessions(t *testing.T) {
 	f := setup(t, func(c *session.Config) { c.MaxSessions = 2 })
 	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
-	waitFor(t, func() bool { return f.slotFree(id) })
-	first, second := f.enter("/v1/run/"+id, "alice"), f.enter("/v1/run/"+id, "bob")
+	var sessions []*conn
+	waitFor(t, func() bool { // those of the deploy may still be ending
+		c, _, _ := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "alice")
+		if c != nil {
+			c.introduce([]byte("0123456789abcdef"))
+			sessions = append(sessions, c)
+		}
+		return len(sessions) == 2
+	})
+	first, second := sessions[0], sessions[1]
 	c, resp, body := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "alice")
 	if c != nil || resp.StatusCode != 503 || body.Code != wire.CodeUnavailable {
 		t.Fatalf("third session: %+v", body)

@@ -51,11 +51,17 @@ type buffer struct {
 	data   []byte // what was written, in heap or region
 }
 
-func (m *memory) buffer(max int64) *buffer {
-	heap, ok := m.small.Get().(*[smallBuffer]byte)
+// piece returns smallBuffer bytes of the pool.
+func (m *memory) piece() *[smallBuffer]byte {
+	p, ok := m.small.Get().(*[smallBuffer]byte)
 	if !ok { // New makes no other kind
-		heap = new([smallBuffer]byte)
+		p = new([smallBuffer]byte)
 	}
+	return p
+}
+
+func (m *memory) buffer(max int64) *buffer {
+	heap := m.piece()
 	return &buffer{mem: m, max: max, heap: heap, data: heap[:0]}
 }
 

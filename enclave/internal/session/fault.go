@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/envelope"
+	"github.com/cape-functions/cape/core/flow"
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/handler"
@@ -37,6 +39,11 @@ func newFault(code, text, hint string) *fault { return &fault{code: code, text: 
 func fatal(code, text, hint string) *fault {
 	return &fault{code: code, text: text, hint: hint, fatal: true}
 }
+
+// told is a fault that the client was told of already.
+type told struct{ *fault }
+
+func (t told) Unwrap() error { return t.fault }
 
 // errDeployInput: an input of the old form is somebody's recorded deploy.
 var errDeployInput = errors.New("the Cape-encrypted input is a deployed function, not an input")
@@ -84,8 +91,8 @@ func rules() []rule {
 		{seal.ErrFrame, fault{wire.CodeInvalidRequest, seal.ErrFrame.Error(), "seal it to the session key of this connection", false}},
 		{seal.ErrOpen, fault{wire.CodeInvalidRequest, seal.ErrOpen.Error(), "seal it to the session key of this connection", false}},
 		{errDeployInput, fault{wire.CodeInvalidRequest, errDeployInput.Error(), "encrypt data, not functions, as inputs", false}},
-		{envelope.ErrKey, fault{wire.CodeInvalidRequest, "the Cape-encrypted input is sealed to another key than the function owner's",
-			"encrypt it for the function's owner", false}},
+		{envelope.ErrKey, fault{wire.CodeInvalidRequest, "the Cape-encrypted input is sealed to a key that this session may not use",
+			"encrypt it for the function's owner; what is sealed to an account opens in sessions of its own account key", false}},
 		{errRecipient, fault{wire.CodeInvalidRequest, "the Cape-encrypted input is meant for another function or for its owner alone",
 			"encrypt it to this function", false}},
 		{errNoKey, fault{wire.CodeInvalidRequest, errNoKey.Error(), "let the owner fetch it first: cape key", false}},
@@ -94,6 +101,17 @@ func rules() []rule {
 			"encrypt it for the function's owner", false}},
 		{envelope.ErrFormat, fault{wire.CodeInvalidRequest, "the input begins with cape: and is no Cape envelope",
 			"inputs that begin with cape: are always taken for Cape-encrypted ones", false}},
+		{errCancelled, fault{wire.CodeUnavailable, "the invocation was cancelled, and the session with it", "connect again", true}},
+		{account.ErrManifest, fault{wire.CodeInvalidFunction, account.ErrManifest.Error(), "sign it with the account key that opens the session", true}},
+		{account.ErrAuthority, fault{wire.CodeUnauthorized, account.ErrAuthority.Error(), "connect again", true}},
+		{seal.ErrRoute, fault{wire.CodeInvalidRequest, seal.ErrRoute.Error(), "connect again, and find out who changed the request", true}},
+		{seal.ErrKEM, fault{wire.CodeInvalidRequest, "none of the offered key exchanges is known here", "offer X-Wing (0x647a)", true}},
+		{seal.ErrUse, fault{wire.CodeInvalidRequest, seal.ErrUse.Error(), "see the protocol", true}},
+		{seal.ErrRecord, fault{wire.CodeInvalidRequest, seal.ErrRecord.Error(), "connect again", true}},
+		{seal.ErrExhausted, fault{wire.CodeTooLarge, seal.ErrExhausted.Error(), "connect again", true}},
+		{flow.ErrFlow, fault{wire.CodeInvalidRequest, flow.ErrFlow.Error(), "see the protocol's rules of ids and credit", true}},
+		{wire.ErrMalformed, fault{wire.CodeInvalidRequest, "a message is not of the form that the protocol gives it", "see the protocol", true}},
+		{seal.ErrEmpty, fault{wire.CodeInvalidRequest, seal.ErrEmpty.Error(), "see the protocol", true}},
 		{context.DeadlineExceeded, fault{wire.CodeUnavailable, "it took too long", again, true}},
 		{context.Canceled, fault{wire.CodeUnavailable, "the session was ended", again, true}},
 	}

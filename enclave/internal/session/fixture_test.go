@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cape-functions/cape/core/account"
+	sealkit "github.com/cape-functions/cape/core/seal/testkit"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot/event"
 	"github.com/cape-functions/cape/enclave/internal/handler"
@@ -122,6 +124,8 @@ type fixture struct {
 	served    chan error
 	logs      *syncBuffer
 	policy    []byte
+	enclave   *sealkit.Enclave // whose configuration, policy and birth document are used
+	alice     *account.Key
 }
 
 type syncBuffer struct {
@@ -149,11 +153,28 @@ var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return k
 })
 
+var playedEnclave = sync.OnceValue(func() *sealkit.Enclave { return sealkit.NewEnclave(time.Now()) })
+
+func newAccount(t *testing.T) *account.Key {
+	t.Helper()
+	k, err := account.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
 // setup serves on a port of its own.
 func setup(t *testing.T, change ...func(*session.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, host: vaultkit.NewHost(), keys: vaultkit.NewKeys(), functions: &functions{handle: echo},
-		module: nsmkit.New("session", time.Now), logs: &syncBuffer{}, policy: []byte(`{"policy":1}`), served: make(chan error, 1)}
+		module: nsmkit.New("session", time.Now), logs: &syncBuffer{}, served: make(chan error, 1),
+		enclave: playedEnclave(), alice: newAccount(t)}
+	f.policy, f.module.Authority = f.enclave.Policy, f.enclave.Authority
+	for i, value := range f.enclave.PCRs {
+		f.module.Set(i, value)
+	}
+	f.module.Lock(wire.TrustPCR)
 	t.Cleanup(f.host.Close)
 	f.tokens = tokens{
 		"alice":   {Subject: alice(), Username: "alice"},
@@ -168,12 +189,15 @@ func setup(t *testing.T, change ...func(*session.Config)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(v.Close)
-	cfg := session.Config{NSM: nsm.New(f.module), Tokens: f.tokens, Vault: v, Functions: f.functions, SigningKey: signingKey(),
+	cfg := session.Config{ReceiptKey: f.enclave.ReceiptKey, Now: time.Now, Config: f.enclave.Config, Birth: f.enclave.Birth,
+		Python: "3.11", Platform: "linux-x86_64", NSM: nsm.New(f.module), Tokens: f.tokens, Vault: v, Functions: f.functions, SigningKey: signingKey(),
 		Limits: limits, Log: event.New(f.logs), Timeouts: session.Timeouts{Tick: 5 * time.Millisecond, Linger: 200 * time.Millisecond}}
 	for _, c := range change {
 		c(&cfg)
 	}
-	f.server = session.New(cfg)
+	if f.server, err = session.New(cfg); err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -15,15 +15,20 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
-// opener opens Cape-encrypted data for one function. It serves functions that have no account:
-// the legacy key of (iss, sub) is used for whoever is admitted, as the original did, and the
-// host, which runs the issuer, could be admitted: clients say so.
+// opener opens Cape-encrypted data for one function and one caller.
+//
+// The key of the function's account opens in sessions of the account's own authority, and for
+// others what names the function if the manifest says so. The legacy key of (iss, sub) opens
+// for whoever is admitted, as the original did: the host, which runs the issuer, could be
+// admitted, and clients say so. Only it opens the old form, which names no recipient.
 type opener struct {
-	vault    *vault.Vault
-	owner    wire.Subject
+	s        *Server
+	holder   vault.Holder // whose the function is
+	legacy   wire.Subject
+	name     string // of the function; empty: it is not stored
 	checksum [32]byte
 	byOwner  bool // the caller is the owner
-	limit    int64
+	named    bool // the account's key opens for every caller what names this function
 }
 
 // methods of cape_encrypt.
@@ -37,58 +42,119 @@ var (
 	errNotSealed = errors.New("not a Cape envelope: it does not begin with cape:")
 )
 
-func (o *opener) key(ctx context.Context) (*vault.CapeKey, error) {
-	k, err := o.vault.LegacyKey(ctx, o.owner)
+func (o *opener) key(ctx context.Context, h vault.Holder) (*vault.CapeKey, error) {
+	k, err := o.s.cfg.Vault.Key(ctx, h)
 	if errors.Is(err, vault.ErrNotFound) {
 		return nil, errNoKey
 	}
 	return k, err
 }
 
-// open returns the plaintext of input, or input itself when it is no envelope. It overwrites
-// input. An error while reading the result means that it is not whole.
-func (o *opener) open(ctx context.Context, input []byte) (io.Reader, error) {
-	switch envelope.Detect(input[:min(len(input), envelope.PrefixSize)]) {
+// open returns the plaintext of input, or input itself when it is no envelope, until release.
+// An error while reading it means that it is not whole.
+func (o *opener) open(ctx context.Context, input io.Reader) (plain io.Reader, release func(), err error) {
+	head := make([]byte, envelope.PrefixSize)
+	n, err := io.ReadFull(input, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, nil, err
+	}
+	form := envelope.Detect(head[:n])
+	if n == len(head) {
+		input = io.MultiReader(bytes.NewReader(head), input)
+	} else {
+		input = bytes.NewReader(head[:n]) // that was all
+	}
+	switch form {
 	case envelope.NotSealed:
-		return bytes.NewReader(input), nil
+		return input, func() {}, nil
 	case envelope.Old:
-		k, err := o.key(ctx)
-		if err != nil {
-			return nil, err
-		}
-		plain, err := envelope.OpenOldTextInPlace(k.Private, input)
-		if err != nil {
-			return nil, err
-		}
-		if isFunction(plain) {
-			return nil, errDeployInput
-		}
-		return bytes.NewReader(plain), nil
+		return o.openOld(ctx, input)
 	}
-	k, err := o.key(ctx)
-	if err != nil {
-		return nil, err
+	var to envelope.To
+	allow := func(t envelope.To) error {
+		to = t
+		return o.allow(t)
 	}
-	find := func(hash [32]byte) (*rsa.PrivateKey, error) {
-		if hash != k.Hash {
-			return nil, envelope.ErrKey
-		}
-		return k.Private, nil
-	}
-	r, _, err := envelope.NewReader(bytes.NewReader(input), find, o.allow)
-	return r, err
+	r, _, err := envelope.NewReader(input, func(hash [32]byte) (*rsa.PrivateKey, error) { return o.find(ctx, hash, to) }, allow)
+	return r, func() {}, err
 }
 
-// allow compares an envelope's recipient with this function. One that names an account is
-// for somebody else's: this function has none.
+// openOld opens the old form, which cannot be opened in pieces.
+func (o *opener) openOld(ctx context.Context, input io.Reader) (io.Reader, func(), error) {
+	k, err := o.key(ctx, vault.LegacyUser(o.legacy))
+	if err != nil {
+		return nil, nil, err
+	}
+	b := o.s.mem.buffer(envelope.MaxSealedSize(int64(o.s.cfg.Limits.Input)))
+	if err := b.fill(input, func() {}); err != nil {
+		b.release()
+		return nil, nil, err
+	}
+	plain, err := envelope.OpenOldTextInPlace(k.Private, b.bytes())
+	if err == nil && isFunction(plain) {
+		err = errDeployInput
+	}
+	if err != nil {
+		b.release()
+		return nil, nil, err
+	}
+	return bytes.NewReader(plain), b.release, nil
+}
+
+// find returns the key that an envelope names by its hash. The account's is not even unwrapped
+// where it may not be used.
+func (o *opener) find(ctx context.Context, hash [32]byte, to envelope.To) (*rsa.PrivateKey, error) {
+	var holders []vault.Holder
+	if !o.holder.Legacy() && (o.byOwner || o.named && to.Kind != envelope.ToOwner) {
+		holders = append(holders, o.holder)
+	}
+	for _, h := range append(holders, vault.LegacyUser(o.legacy)) {
+		k, err := o.key(ctx, h)
+		switch {
+		case err == nil && k.Hash == hash:
+			return k.Private, nil
+		case err != nil && !errors.Is(err, errNoKey):
+			return nil, err
+		}
+	}
+	return nil, envelope.ErrKey
+}
+
+// allow compares an envelope's recipient with this function and its caller.
 func (o *opener) allow(to envelope.To) error {
 	switch {
 	case to.Kind == envelope.ToFunction && to.Digest == o.checksum:
+		return nil
+	case to.Kind == envelope.ToName && o.name != "" && vault.Account(to.Digest) == o.holder && to.Name == o.name:
 		return nil
 	case to.Kind == envelope.ToOwner && o.byOwner:
 		return nil
 	}
 	return errRecipient
+}
+
+// seal encrypts to the function's owner: for itself alone under an account's key, in the old
+// form where there is none.
+func (o *opener) seal(ctx context.Context, plain []byte) ([]byte, error) {
+	k, err := o.key(ctx, o.holder)
+	if err != nil {
+		return nil, err
+	}
+	if o.holder.Legacy() {
+		return envelope.SealOld(&k.Private.PublicKey, plain, false)
+	}
+	to := envelope.ForFunction(o.checksum)
+	if o.name != "" {
+		to = envelope.ForName(o.holder.Acct, o.name)
+	}
+	var out bytes.Buffer
+	w, err := envelope.NewWriter(&out, &k.Private.PublicKey, to, true)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(plain)
+	err = errors.Join(err, w.Close())
+	return out.Bytes(), err
 }
 
 // isFunction tells a recorded deploy: whoever carried one could otherwise have any echo of
@@ -110,30 +176,33 @@ func isFunction(plain []byte) bool {
 func (o *opener) rpc(ctx context.Context, method string, arg []byte) ([]byte, error) {
 	switch method {
 	case rpcEncrypt:
-		k, err := o.key(ctx)
-		if err != nil {
-			return nil, public(err)
-		}
-		sealed, err := envelope.SealOld(&k.Private.PublicKey, arg, false)
+		sealed, err := o.seal(ctx, arg)
 		return sealed, public(err)
 	case rpcDecrypt:
 		if !envelope.IsSealed(arg) {
 			return nil, errNotSealed
 		}
-		r, err := o.open(ctx, bytes.Clone(arg))
-		if err != nil {
-			return nil, public(err)
-		}
-		plain, err := io.ReadAll(io.LimitReader(r, o.limit+1))
-		if err == nil && int64(len(plain)) > o.limit {
-			err = errLimit
-		}
-		if err != nil {
-			return nil, public(err)
-		}
-		return plain, nil
+		plain, err := o.openAll(ctx, arg)
+		return plain, public(err)
 	}
 	return nil, errMethod
+}
+
+func (o *opener) openAll(ctx context.Context, sealed []byte) ([]byte, error) {
+	r, release, err := o.open(ctx, bytes.NewReader(sealed))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	limit := int64(o.s.cfg.Limits.Input)
+	plain, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(plain)) > limit {
+		err = errLimit
+	}
+	if err != nil {
+		return nil, err
+	}
+	return plain, nil
 }
 
 // public keeps what a caller may see of err, which is what the function may.

@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -19,40 +18,56 @@ type program struct {
 	fn       *vault.Function
 	checksum [32]byte
 	opener   opener
-	owner    bool // the caller is the function's owner: sees tracebacks
+	owner    bool // the caller is the function's owner: sees tracebacks and what it prints
+	stdout   io.Writer
+	stderr   io.Writer
 	proc     Process
 }
 
-// invoke opens what is Cape-encrypted, calls the handler, and returns the SHA-256 of the
-// input as the caller sent it: that of an opened envelope would let whoever stole one guess
-// at what is in it. It overwrites input. Errors are faults, or fit for faultOf.
-func (p *program) invoke(ctx context.Context, input []byte, output io.Writer) ([32]byte, error) {
-	sum := sha256.Sum256(input)
-	plain, err := p.opener.open(ctx, input)
-	if err != nil {
-		return [32]byte{}, err
+// program returns a stored function for a caller.
+func (s *Server) program(fn *vault.Function, c caller) *program {
+	m := fn.Manifest
+	owner := c.owns(m)
+	return &program{s: s, fn: fn, checksum: [32]byte(m.Checksum), owner: owner, opener: opener{s: s, holder: vault.HolderOf(m),
+		legacy: m.Owner, name: m.Name, checksum: [32]byte(m.Checksum), byOwner: owner, named: m.Decrypt == wire.DecryptAny}}
+}
+
+// trial returns a function that is stored nowhere, for the caller who brought it.
+func (s *Server) trial(fn *vault.Function, checksum [32]byte, c caller) *program {
+	o := opener{s: s, holder: vault.LegacyUser(c.claims.Subject), legacy: c.claims.Subject, checksum: checksum, byOwner: true}
+	if c.acct != nil {
+		o.holder = vault.Account(*c.acct)
 	}
+	return &program{s: s, fn: fn, checksum: checksum, owner: true, opener: o}
+}
+
+// invoke opens what is Cape-encrypted and calls the handler once the input was read to its
+// end. Errors are faults, or fit for faultOf.
+func (p *program) invoke(ctx context.Context, input io.Reader, output io.Writer) error {
 	if p.proc == nil {
 		if err := p.start(ctx); err != nil {
-			return [32]byte{}, err
+			return err
 		}
 	}
+	plain, release, err := p.opener.open(ctx, input)
+	if err != nil {
+		return err
+	}
+	defer release()
 	err = p.proc.Invoke(ctx, plain, output)
 	var exception *handler.FunctionError
 	switch {
-	case err == nil:
-		return sum, nil
 	case errors.As(err, &exception):
-		return [32]byte{}, functionFault(exception, p.owner)
+		return functionFault(exception, p.owner)
 	case errors.Is(err, errLimit):
-		return [32]byte{}, fatal(wire.CodeTooLarge, fmt.Sprintf("the result is larger than %d bytes", p.s.cfg.Limits.Output), "return less in one call")
+		return fatal(wire.CodeTooLarge, fmt.Sprintf("the result is larger than %d bytes", p.s.cfg.Limits.Output), "return less in one call")
 	}
-	return [32]byte{}, err
+	return err
 }
 
 func (p *program) start(ctx context.Context) error {
 	proc, err := p.s.cfg.Functions.Start(ctx, handler.Options{
-		Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc,
+		Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Stdout: p.stdout, Stderr: p.stderr,
 	})
 	if err != nil {
 		return fmt.Errorf("starting function: %w", err)

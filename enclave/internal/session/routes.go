@@ -3,7 +3,9 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
+	"iter"
 	"net/http"
 	"strings"
 
@@ -24,16 +26,25 @@ const (
 type visit struct {
 	s      *Server
 	route  string
-	policy [32]byte
+	policy []byte // text of the KEK's policy
 }
+
+// policySum is what v1 documents say of the policy.
+func (v *visit) policySum() []byte {
+	sum := sha256.Sum256(v.policy)
+	return sum[:]
+}
+
+type visitor func(context.Context, *visit, http.ResponseWriter, *http.Request)
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /v1/run/{id}", s.serve(routeRun, s.run))
-	mux.Handle("GET /v1/run/{user}/{name}", s.serve(routeRun, s.run))
-	mux.Handle("GET /v1/deploy", s.serve(routeDeploy, s.deploy))
-	mux.Handle("GET /v1/test", s.serve(routeTest, s.test))
-	mux.Handle("GET /v1/key", s.serve(routeKey, s.key))
+	run := s.serve(routeRun, s.socket(s.run, s.runV2))
+	mux.Handle("GET /v1/run/{id}", run)
+	mux.Handle("GET /v1/run/{user}/{name}", run)
+	mux.Handle("GET /v1/deploy", s.serve(routeDeploy, s.socket(s.deploy, s.deployV2)))
+	mux.Handle("GET /v1/test", s.serve(routeTest, s.socket(s.test, s.testV2)))
+	mux.Handle("GET /v1/key", s.serve(routeKey, s.socket(s.key, s.keyV2)))
 	mux.Handle("GET /v1/user/{user}/key", s.serve(routeUserKey, s.userKey))
 	mux.HandleFunc("GET /healthz", s.health)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -44,7 +55,7 @@ func (s *Server) handler() http.Handler {
 
 // serve gives a request one of the slots and a context that ends with the era, and keeps a
 // fault of ours from ending more than it.
-func (s *Server) serve(route string, h func(context.Context, *visit, http.ResponseWriter, *http.Request)) http.Handler {
+func (s *Server) serve(route string, h visitor) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		era, policy := s.current()
 		if era == nil {
@@ -68,6 +79,21 @@ func (s *Server) serve(route string, h func(context.Context, *visit, http.Respon
 		defer v.recover(nil)
 		h(ctx, v, w, r)
 	})
+}
+
+// socket serves a WebSocket in the version that the client offers. Who offers both gets v2: it
+// is the host that could have taken it out of an offer.
+func (s *Server) socket(v1 visitor, v2 func(context.Context, *exchange, *http.Request) error) visitor {
+	return func(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
+		switch {
+		case !isUpgrade(r):
+			v.refuse(w, newFault(wire.CodeInvalidRequest, "this route is a WebSocket", "connect with a Cape client"))
+		case offersV2(r.Header):
+			v.converse(ctx, w, r, wire.SubprotocolV2, func(ctx context.Context, c *channel) error { return s.sealed(ctx, c, r, v2) })
+		default:
+			v1(ctx, v, w, r)
+		}
+	}
 }
 
 // recover ends the session of a goroutine that panicked, and says nothing of why: a panic's
@@ -95,7 +121,7 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 // caller's, and nothing but the host's word for whose key it is: published clients ask so.
 func (s *Server) userKey(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Access-Control-Allow-Origin", "*")
-	key, err := s.cfg.Vault.KeyOfUser(ctx, r.PathValue("user"))
+	key, err := s.cfg.Vault.KeyOfUser(ctx, r.PathValue("user"), true)
 	if err != nil {
 		f := faultOf(err)
 		if f.code == wire.CodeNotFound {
@@ -121,30 +147,48 @@ func (v *visit) refuse(w http.ResponseWriter, f *fault) {
 	writeFault(w, f)
 }
 
-// protocols is what a WebSocket request offers.
+// offers are the values of every Sec-WebSocket-Protocol line: the original's command line
+// sends two lines, browsers send one.
+func offers(h http.Header) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range h.Values("Sec-WebSocket-Protocol") {
+			for value := range strings.SplitSeq(line, ",") {
+				if value = strings.TrimSpace(value); value != "" && !yield(value) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func offersV2(h http.Header) bool {
+	for value := range offers(h) {
+		if value == wire.SubprotocolV2 {
+			return true
+		}
+	}
+	return false
+}
+
+// protocols is what a WebSocket request of v1 offers.
 type protocols struct {
 	chosen string
 	token  string
 }
 
-// parseProtocols reads every Sec-WebSocket-Protocol line: the original's command line sends
-// two, browsers send one. The token is the value that names no protocol.
+// parseProtocols takes the value that names no protocol for the token.
 func parseProtocols(h http.Header) (protocols, *fault) {
 	var p protocols
-	for _, line := range h.Values("Sec-WebSocket-Protocol") {
-		for value := range strings.SplitSeq(line, ",") {
-			switch value = strings.TrimSpace(value); value {
-			case "", wire.SubprotocolV2:
-			case wire.SubprotocolRuntime, wire.SubprotocolFunction:
-				if p.chosen == "" {
-					p.chosen = value
-				}
-			default:
-				if p.token != "" {
-					return p, newFault(wire.CodeInvalidRequest, "more than one token in Sec-WebSocket-Protocol", "send the protocol's name and one token")
-				}
-				p.token = value
+	for value := range offers(h) {
+		switch {
+		case value == wire.SubprotocolRuntime || value == wire.SubprotocolFunction:
+			if p.chosen == "" {
+				p.chosen = value
 			}
+		case p.token != "":
+			return p, newFault(wire.CodeInvalidRequest, "more than one token in Sec-WebSocket-Protocol", "send the protocol's name and one token")
+		default:
+			p.token = value
 		}
 	}
 	switch {

@@ -2,9 +2,10 @@ package session
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -23,7 +24,6 @@ import (
 // Attestor is the security module; nsm.Device is one.
 type Attestor interface {
 	Attest(nsm.Request) ([]byte, error)
-	Time() (time.Time, error)
 }
 
 // Tokens verifies tokens; token.Verifier does.
@@ -55,10 +55,20 @@ type Config struct {
 	Tokens    Tokens
 	Vault     *vault.Vault
 	Functions Functions
-	// SigningKey signs v1 checksums. It lives as long as the enclave.
+	// SigningKey signs v1 checksums, ReceiptKey v2 receipts. They live as long as the enclave.
 	SigningKey *rsa.PrivateKey
-	Limits     wire.LimitsConfig
-	Log        *slog.Logger
+	ReceiptKey ed25519.PrivateKey
+	// Now is the security module's time, without a request to it.
+	Now func() time.Time
+	// Config are the exact bytes of wire.Config, Birth is the KEK's birth document.
+	Config, Birth []byte
+	// TLS returns SHA-256 of the SPKI of the key with which TLS ends in the enclave; asked for
+	// connections that came over TLS alone. nil: there is no such listener.
+	TLS func() []byte
+	// Python and Platform are the interpreter's, in the form of wire.Release.
+	Python, Platform string
+	Limits           wire.LimitsConfig
+	Log              *slog.Logger
 	// MaxSessions bounds the sessions at once; 0: wire.MaxSessions.
 	MaxSessions int
 	// Memory bounds the large messages of all sessions together, in bytes; 0: 4 GiB.
@@ -72,18 +82,23 @@ type Server struct {
 	log        *slog.Logger
 	mem        *memory
 	slots      chan struct{}
-	signingDER []byte // PKCS#1 of the public half
+	signingDER []byte // PKCS#1 of SigningKey's public half
+	receiptDER []byte // SPKI of ReceiptKey's
 	routes     http.Handler
 	sessions   sync.WaitGroup
 
 	mu     sync.Mutex
 	era    context.Context // nil: nothing is served; ends with Suspend
 	end    context.CancelFunc
-	policy [32]byte // SHA-256 of the KEK's policy
+	policy []byte // text of the KEK's policy
 }
 
 // New returns a Server that serves nothing yet.
-func New(cfg Config) *Server {
+func New(cfg Config) (*Server, error) {
+	receiptDER, err := x509.MarshalPKIXPublicKey(cfg.ReceiptKey.Public())
+	if err != nil {
+		return nil, fmt.Errorf("encoding receipt key: %w", err)
+	}
 	cfg.MaxSessions = orDefault(cfg.MaxSessions, wire.MaxSessions)
 	cfg.Memory = orDefault(cfg.Memory, 4<<30)
 	t := &cfg.Timeouts
@@ -94,9 +109,9 @@ func New(cfg Config) *Server {
 	t.Linger = orDefault(t.Linger, 2*time.Second)
 	t.Tick = orDefault(t.Tick, time.Second)
 	s := &Server{cfg: cfg, log: cfg.Log, mem: newMemory(cfg.Memory), slots: make(chan struct{}, cfg.MaxSessions),
-		signingDER: x509.MarshalPKCS1PublicKey(&cfg.SigningKey.PublicKey)}
+		signingDER: x509.MarshalPKCS1PublicKey(&cfg.SigningKey.PublicKey), receiptDER: receiptDER}
 	s.routes = s.handler()
-	return s
+	return s, nil
 }
 
 func orDefault[T int | int64 | time.Duration](v, d T) T {
@@ -110,7 +125,7 @@ func orDefault[T int | int64 | time.Duration](v, d T) T {
 func (s *Server) Open(policy []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.policy = sha256.Sum256(policy)
+	s.policy = policy
 	if s.era == nil {
 		s.era, s.end = context.WithCancel(context.Background())
 	}
@@ -127,7 +142,7 @@ func (s *Server) Suspend() {
 }
 
 // current returns the context of everything served now, or nil.
-func (s *Server) current() (era context.Context, policy [32]byte) {
+func (s *Server) current() (era context.Context, policy []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.era, s.policy

@@ -21,7 +21,7 @@ import (
 func (s *Server) deploy(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
 	p, claims, f := v.enter(ctx, r, s.manager)
 	if f == nil && claims.Username == "" {
-		f = newFault(wire.CodeUnauthorized, "the token names no user", "use the token of a login")
+		f = noUsername()
 	}
 	if f != nil {
 		v.refuse(w, f)
@@ -37,7 +37,7 @@ func (s *Server) deployV1(ctx context.Context, c *channel, claims *token.Claims)
 	if err != nil {
 		return err
 	}
-	if _, err := c.introduce(nonce, wire.UserDataV1{KeyChecksum: c.v.policy[:]}); err != nil {
+	if _, err := c.introduce(nonce, wire.UserDataV1{KeyChecksum: c.v.policySum()}); err != nil {
 		return err
 	}
 	var head wire.DeployV1
@@ -64,7 +64,7 @@ func (s *Server) deployV1(ctx context.Context, c *channel, claims *token.Claims)
 
 // storeV1 opens a deploy's body where it lies, judges it, and stores it.
 func (s *Server) storeV1(ctx context.Context, claims *token.Claims, head wire.DeployV1, sealed []byte) (string, error) {
-	key, err := s.cfg.Vault.LegacyKey(ctx, claims.Subject)
+	key, err := s.cfg.Vault.Key(ctx, vault.LegacyUser(claims.Subject))
 	if errors.Is(err, vault.ErrNotFound) {
 		return "", sealedToAnother()
 	}
@@ -81,11 +81,11 @@ func (s *Server) storeV1(ctx context.Context, claims *token.Claims, head wire.De
 	if err := s.cfg.Functions.Check(ctx, bytes.NewReader(zip), int64(len(zip))); err != nil {
 		return "", err
 	}
-	m, err := s.manifestV1(claims.Subject, head, sha256.Sum256(zip))
+	manifest, err := s.manifestV1(claims.Subject, head, sha256.Sum256(zip)).Encode()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("writing manifest: %w", err)
 	}
-	return s.cfg.Vault.Store(ctx, m, claims.Username, bytes.NewReader(zip), int64(len(zip)))
+	return s.cfg.Vault.Store(ctx, vault.Deploy{Manifest: manifest, Username: claims.Username}, bytes.NewReader(zip), int64(len(zip)))
 }
 
 func sealedToAnother() *fault {
@@ -96,11 +96,7 @@ func sealedToAnother() *fault {
 // manifestV1 is what a v1 client would have signed if it had an account. Decrypt is "any":
 // no authority of the owner's exists that could admit a session, so "owner" would open
 // Cape-encrypted inputs for nobody at all; the original opened them for every admitted caller.
-func (s *Server) manifestV1(owner wire.Subject, head wire.DeployV1, checksum [32]byte) (*wire.Manifest, error) {
-	now, err := s.cfg.NSM.Time()
-	if err != nil {
-		return nil, fmt.Errorf("reading time: %w", err)
-	}
+func (s *Server) manifestV1(owner wire.Subject, head wire.DeployV1, checksum [32]byte) *wire.Manifest {
 	salt := make([]byte, 16)
 	rand.Read(salt)
 	access := wire.AccessToken
@@ -108,7 +104,7 @@ func (s *Server) manifestV1(owner wire.Subject, head wire.DeployV1, checksum [32
 		access = wire.AccessPublic
 	}
 	return &wire.Manifest{V: 2, Owner: owner, Name: head.Name, Access: access, Decrypt: wire.DecryptAny,
-		Seq: uint64(now.UnixMilli()), Checksum: checksum[:], Salt: salt}, nil
+		Seq: uint64(s.cfg.Now().UnixMilli()), Checksum: checksum[:], Salt: salt}
 }
 
 // key serves /v1/key: the document is the answer.
@@ -124,7 +120,7 @@ func (s *Server) key(ctx context.Context, v *visit, w http.ResponseWriter, r *ht
 			return err
 		}
 		c.watch.begin()
-		key, err := s.cfg.Vault.EnsureLegacyKey(ctx, claims.Subject, claims.Username)
+		key, err := s.cfg.Vault.EnsureKey(ctx, vault.LegacyUser(claims.Subject), claims.Subject, claims.Username)
 		c.watch.end()
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
-	"github.com/cape-functions/cape/enclave/internal/token"
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
@@ -23,18 +23,19 @@ func (s *Server) run(ctx context.Context, v *visit, w http.ResponseWriter, r *ht
 		v.refuse(w, f)
 		return
 	}
-	rec, f := s.find(ctx, claims, r)
+	who := caller{claims: claims}
+	rec, f := s.find(ctx, who, r)
 	if f != nil {
 		v.refuse(w, f)
 		return
 	}
 	defer rec.Close() // does nothing once it was loaded
 	v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error {
-		return s.runV1(ctx, c, claims, rec)
+		return s.runV1(ctx, c, who, rec)
 	})
 }
 
-func (s *Server) runV1(ctx context.Context, c *channel, claims *token.Claims, rec *vault.Record) error {
+func (s *Server) runV1(ctx context.Context, c *channel, who caller, rec *vault.Record) error {
 	nonce, err := c.nonceV1()
 	if err != nil {
 		return err
@@ -45,12 +46,9 @@ func (s *Server) runV1(ctx context.Context, c *channel, claims *token.Claims, re
 	if err != nil {
 		return err
 	}
-	owner := rec.OwnedBy(claims.Subject)
-	checksum := [32]byte(fn.Manifest.Checksum)
-	prog := &program{s: s, fn: fn, checksum: checksum, owner: owner,
-		opener: opener{vault: s.cfg.Vault, owner: fn.Manifest.Owner, checksum: checksum, byOwner: owner, limit: int64(s.cfg.Limits.Input)}}
+	prog := s.program(fn, who)
 	defer prog.close()
-	key, err := c.introduce(nonce, wire.UserDataV1{FuncChecksum: checksum[:], KeyChecksum: c.v.policy[:], SignatureKey: s.signingDER})
+	key, err := c.introduce(nonce, wire.UserDataV1{FuncChecksum: prog.checksum[:], KeyChecksum: c.v.policySum(), SignatureKey: s.signingDER})
 	if err != nil {
 		return err
 	}
@@ -156,8 +154,8 @@ func (c *channel) invoke(ctx context.Context, prog *program, plain []byte) error
 	s := c.v.s
 	out := s.mem.buffer(int64(s.cfg.Limits.Output))
 	defer out.release()
-	sum, err := prog.invoke(ctx, plain, out)
-	if err != nil {
+	sum := sha256.Sum256(plain)
+	if err := prog.invoke(ctx, bytes.NewReader(plain), out); err != nil {
 		return err
 	}
 	sums := seal.Checksums{Input: sum, Function: prog.checksum, Output: sha256.Sum256(out.bytes())}

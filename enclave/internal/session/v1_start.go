@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
@@ -13,32 +12,15 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/token"
 )
 
-// enter checks what every WebSocket route needs before the upgrade: an offer and a token that
-// may does accept.
+// enter checks what every route needs before the upgrade: an offer and a token that may does
+// accept.
 func (v *visit) enter(ctx context.Context, r *http.Request, may func(context.Context, string) (*token.Claims, *fault)) (protocols, *token.Claims, *fault) {
-	if !isUpgrade(r) {
-		return protocols{}, nil, newFault(wire.CodeInvalidRequest, "this route is a WebSocket", "connect with a Cape client")
-	}
 	p, f := parseProtocols(r.Header)
 	if f != nil {
 		return p, nil, f
 	}
 	claims, f := may(ctx, p.token)
 	return p, claims, f
-}
-
-// converse upgrades and holds one v1 session. It reports whether there was one.
-func (v *visit) converse(ctx context.Context, w http.ResponseWriter, r *http.Request, chosen string, talk func(context.Context, *channel) error) bool {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c, ok := v.open(ctx, w, r, chosen)
-	if !ok {
-		return false
-	}
-	defer v.recover(func() { c.raw.Close() })
-	began := time.Now()
-	c.finish(talk(ctx, c), began)
-	return true
 }
 
 // nonceV1 reads the message that opens every session.

@@ -31,7 +31,7 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 	if err != nil {
 		return err
 	}
-	key, err := c.introduce(nonce, wire.UserDataV1{KeyChecksum: c.v.policy[:], SignatureKey: s.signingDER})
+	key, err := c.introduce(nonce, wire.UserDataV1{KeyChecksum: c.v.policySum(), SignatureKey: s.signingDER})
 	if err != nil {
 		return err
 	}
@@ -40,8 +40,7 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 	if err != nil {
 		return err
 	}
-	prog := &program{s: s, fn: fn, checksum: checksum, owner: true,
-		opener: opener{vault: s.cfg.Vault, owner: claims.Subject, checksum: checksum, byOwner: true, limit: int64(s.cfg.Limits.Input)}}
+	prog := s.trial(fn, checksum, caller{claims: claims})
 	defer prog.close()
 	in := c.readInput(key, int64(s.cfg.Limits.Input)+wire.SealOverhead)
 	if in.err != nil {

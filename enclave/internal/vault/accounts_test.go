@@ -20,7 +20,7 @@ func TestTwoFirstSessionsEndWithOneKey(t *testing.T) {
 			v = other.vault
 		}
 		wg.Go(func() {
-			k, err := v.EnsureLegacyKey(t.Context(), alice(), "alice")
+			k, err := v.EnsureKey(t.Context(), vault.LegacyUser(alice()), alice(), "alice")
 			if err != nil {
 				t.Error(err)
 				return
@@ -46,10 +46,10 @@ func TestTwoFirstSessionsEndWithOneKey(t *testing.T) {
 
 func TestKeysAreNotMadeByAsking(t *testing.T) {
 	f := setup(t)
-	if _, err := f.vault.LegacyKey(t.Context(), alice()); !errors.Is(err, vault.ErrNotFound) {
+	if _, err := f.vault.Key(t.Context(), vault.LegacyUser(alice())); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("legacy key: %v", err)
 	}
-	if _, err := f.vault.KeyOfUser(t.Context(), "alice"); !errors.Is(err, vault.ErrNotFound) {
+	if _, err := f.vault.KeyOfUser(t.Context(), "alice", true); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("key of a user: %v", err)
 	}
 	if f.keys.Pairs() != 0 {
@@ -59,13 +59,13 @@ func TestKeysAreNotMadeByAsking(t *testing.T) {
 
 func TestKeysAreRemembered(t *testing.T) {
 	f := setup(t)
-	made, err := f.vault.EnsureLegacyKey(t.Context(), alice(), "alice")
+	made, err := f.vault.EnsureKey(t.Context(), vault.LegacyUser(alice()), alice(), "alice")
 	if err != nil {
 		t.Fatal(err)
 	}
 	fresh := setup(t, func(c *vault.Config) { c.Dial, c.Keys = f.host.Dial, f.keys })
 	for range 3 {
-		got, err := fresh.vault.LegacyKey(t.Context(), alice())
+		got, err := fresh.vault.Key(t.Context(), vault.LegacyUser(alice()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestKeysAreRemembered(t *testing.T) {
 			t.Fatal("another key")
 		}
 	}
-	byName, err := fresh.vault.KeyOfUser(t.Context(), "alice")
+	byName, err := fresh.vault.KeyOfUser(t.Context(), "alice", true)
 	if err != nil || byName.Hash != made.Hash {
 		t.Errorf("by name: %v", err)
 	}
@@ -91,7 +91,7 @@ func TestKeysOfOthersAreRefused(t *testing.T) {
 		{"other owner's record", func(f *fixture, m, o *wire.StoredKey) { *m = *o }, vault.ErrWrongOwner},
 		{"other owner's key", func(f *fixture, m, o *wire.StoredKey) { m.Wrapped = o.Wrapped }, vault.ErrWrapped},
 		{"other KEK", func(f *fixture, m, o *wire.StoredKey) { m.KEK += "0" }, vault.ErrKEK},
-		{"account", func(f *fixture, m, o *wire.StoredKey) { m.Acct = make([]byte, 32) }, vault.ErrSigned},
+		{"account", func(f *fixture, m, o *wire.StoredKey) { m.Acct = make([]byte, 32) }, vault.ErrWrongAccount},
 		{"no key", func(f *fixture, m, o *wire.StoredKey) { m.Wrapped = nil }, vault.ErrHead},
 		{"KMS gone", func(f *fixture, m, o *wire.StoredKey) { f.keys.Down = true }, vault.ErrUnavailable},
 	}
@@ -99,16 +99,16 @@ func TestKeysOfOthersAreRefused(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := setup(t)
 			for _, s := range []wire.Subject{alice(), bob()} {
-				if _, err := f.vault.EnsureLegacyKey(t.Context(), s, s.Sub[:3]); err != nil {
+				if _, err := f.vault.EnsureKey(t.Context(), vault.LegacyUser(s), s, s.Sub[:3]); err != nil {
 					t.Fatal(err)
 				}
 			}
 			tt.lie(f, f.host.Keys[alice()], f.host.Keys[bob()])
 			fresh := setup(t, func(c *vault.Config) { c.Dial, c.Keys = f.host.Dial, f.keys })
-			if _, err := fresh.vault.LegacyKey(t.Context(), alice()); !errors.Is(err, tt.want) {
+			if _, err := fresh.vault.Key(t.Context(), vault.LegacyUser(alice())); !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
-			if _, err := fresh.vault.EnsureLegacyKey(t.Context(), alice(), "alice"); !errors.Is(err, tt.want) {
+			if _, err := fresh.vault.EnsureKey(t.Context(), vault.LegacyUser(alice()), alice(), "alice"); !errors.Is(err, tt.want) {
 				t.Errorf("ensuring: got %v, want %v", err, tt.want)
 			}
 		})

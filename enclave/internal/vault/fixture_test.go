@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/vault"
@@ -83,11 +84,46 @@ func manifest(zip []byte, owner wire.Subject, name string) *wire.Manifest {
 
 func (f *fixture) store(zip []byte, owner wire.Subject, name string) string {
 	f.t.Helper()
-	id, err := f.vault.Store(f.t.Context(), manifest(zip, owner, name), "alice", bytes.NewReader(zip), int64(len(zip)))
+	return f.storeAs(vault.Deploy{Manifest: encode(f.t, manifest(zip, owner, name)), Username: "alice"}, zip)
+}
+
+func (f *fixture) storeAs(d vault.Deploy, zip []byte) string {
+	f.t.Helper()
+	id, err := f.vault.Store(f.t.Context(), d, bytes.NewReader(zip), int64(len(zip)))
 	if err != nil {
 		f.t.Fatal(err)
 	}
 	return id
+}
+
+func encode(t *testing.T, m *wire.Manifest) []byte {
+	t.Helper()
+	b, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// signed is a deploy of an account.
+func signed(t *testing.T, key *account.Key, m *wire.Manifest) vault.Deploy {
+	t.Helper()
+	id, public := key.ID(), key.Public()
+	m.Acct = id[:]
+	raw, sig, err := key.SignManifest(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vault.Deploy{Manifest: raw, Sig: sig, Key: public[:], Username: "alice"}
+}
+
+func newAccount(t *testing.T) *account.Key {
+	t.Helper()
+	k, err := account.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 func (f *fixture) load(id string) (*vault.Function, error) {

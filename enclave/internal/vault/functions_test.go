@@ -166,10 +166,7 @@ func TestChecksumIsTheManifests(t *testing.T) {
 	f := setup(t)
 	zip := content(t, 100)
 	m := manifest(content(t, 100), alice(), "echo") // of other bytes: as if an enclave had lied
-	id, err := f.vault.Store(t.Context(), m, "alice", bytes.NewReader(zip), 100)
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := f.storeAs(vault.Deploy{Manifest: encode(t, m), Username: "alice"}, zip)
 	if _, err := f.load(id); !errors.Is(err, vault.ErrChecksum) {
 		t.Errorf("got %v", err)
 	}
@@ -189,7 +186,7 @@ func TestStoreTellsWhatTheHostRefuses(t *testing.T) {
 			f := setup(t)
 			f.host.Intercept = func(w http.ResponseWriter, _ *http.Request) bool { testkit.Refuse(w, code); return true }
 			zip := content(t, 3<<20) // asks before it sends
-			_, err := f.vault.Store(t.Context(), manifest(zip, alice(), "echo"), "alice", bytes.NewReader(zip), int64(len(zip)))
+			_, err := f.vault.Store(t.Context(), vault.Deploy{Manifest: encode(t, manifest(zip, alice(), "echo"))}, bytes.NewReader(zip), int64(len(zip)))
 			var host *vault.HostError
 			if !errors.As(err, &host) || !errors.Is(err, vault.ErrUnavailable) {
 				t.Fatalf("got %v", err)
@@ -210,7 +207,7 @@ func TestStoreReadsNothingAfterItReturned(t *testing.T) {
 	}
 	zip := content(t, 4<<20)
 	src := &watched{Reader: bytes.NewReader(zip)}
-	_, err := f.vault.Store(t.Context(), manifest(zip, alice(), "echo"), "alice", src, int64(len(zip)))
+	_, err := f.vault.Store(t.Context(), vault.Deploy{Manifest: encode(t, manifest(zip, alice(), "echo"))}, src, int64(len(zip)))
 	src.mu.Lock()
 	src.over = true
 	src.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"net/url"
 
-	"github.com/cape-functions/cape/core/seal"
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -15,7 +15,7 @@ type Record struct {
 	ID       string
 	Manifest *wire.Manifest
 	// Raw are the manifest's bytes; Sig is the account's signature over them and Key the
-	// account key's SPKI, both nil where there is no account.
+	// account's public key, 32 bytes, both nil where there is no account.
 	Raw, Sig, Key []byte
 
 	hash    [32]byte // SHA-256 of Raw
@@ -105,5 +105,6 @@ func authentic(m *wire.Manifest, f *wire.StoredFunction) bool {
 	if m.Acct == nil {
 		return f.Sig == nil && f.Key == nil && m.Access != wire.AccessGrant
 	}
-	return seal.VerifyManifest(f.Key, m.Acct, f.Manifest, f.Sig) == nil
+	_, err := account.VerifyManifest(f.Manifest, f.Sig, f.Key)
+	return err == nil
 }

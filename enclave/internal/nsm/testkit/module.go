@@ -52,6 +52,13 @@ func (m *Module) Set(i int, value nitro.PCR) {
 	m.pcrs[i] = value
 }
 
+// Lock locks a register, as LockPCR does.
+func (m *Module) Lock(i int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.locked[i] = true
+}
+
 // Unlock opens a register, which no module does.
 func (m *Module) Unlock(i int) {
 	m.mu.Lock()

@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net"
@@ -21,10 +22,12 @@ type Stored struct {
 
 // Host stores what it is given. Its maps may be changed by tests while nothing runs.
 type Host struct {
-	// Functions are by id, Newest by "user/name", Keys by subject, KeySets by issuer.
+	// Functions are by id, Newest by "user/name", Keys by subject, Accounts by account,
+	// KeySets by issuer.
 	Functions map[string]*Stored
 	Newest    map[string]string
 	Keys      map[wire.Subject]*wire.StoredKey
+	Accounts  map[[32]byte]*wire.StoredKey
 	KeySets   map[string][]byte
 	// Intercept may answer instead; it returns whether it did.
 	Intercept func(w http.ResponseWriter, r *http.Request) bool
@@ -35,25 +38,16 @@ type Host struct {
 
 // NewHost starts a host; Close ends it.
 func NewHost() *Host {
-	h := &Host{Functions: map[string]*Stored{}, Newest: map[string]string{}, Keys: map[wire.Subject]*wire.StoredKey{}, KeySets: map[string][]byte{}}
+	h := &Host{Functions: map[string]*Stored{}, Newest: map[string]string{}, Keys: map[wire.Subject]*wire.StoredKey{},
+		Accounts: map[[32]byte]*wire.StoredKey{}, KeySets: map[string][]byte{}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/functions/{id}", func(w http.ResponseWriter, r *http.Request) { h.give(w, r.PathValue("id")) })
 	mux.HandleFunc("GET /v1/names/{user}/{name}", func(w http.ResponseWriter, r *http.Request) {
 		h.give(w, h.Newest[r.PathValue("user")+"/"+r.PathValue("name")])
 	})
 	mux.HandleFunc("PUT /v1/functions/{id}", h.take)
-	mux.HandleFunc("GET /v1/keys", func(w http.ResponseWriter, r *http.Request) {
-		h.giveKey(w, h.Keys[wire.Subject{Iss: r.FormValue("iss"), Sub: r.FormValue("sub")}])
-	})
-	mux.HandleFunc("GET /v1/users/{user}/key", func(w http.ResponseWriter, r *http.Request) {
-		for _, k := range h.Keys {
-			if k.Username == r.PathValue("user") {
-				h.giveKey(w, k)
-				return
-			}
-		}
-		h.giveKey(w, nil)
-	})
+	mux.HandleFunc("GET /v1/keys", h.keyOf)
+	mux.HandleFunc("GET /v1/users/{user}/key", h.keyOfUser)
 	mux.HandleFunc("PUT /v1/keys", h.takeKey)
 	mux.HandleFunc("GET /v1/jwks", func(w http.ResponseWriter, r *http.Request) { h.write(w, h.KeySets[r.FormValue("iss")]) })
 	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -151,6 +145,33 @@ func (h *Host) giveKey(w http.ResponseWriter, k *wire.StoredKey) {
 	_, _ = w.Write(data)
 }
 
+func (h *Host) keyOf(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if acct, err := hex.DecodeString(r.FormValue("acct")); err == nil && len(acct) == 32 {
+		h.giveKey(w, h.Accounts[[32]byte(acct)])
+		return
+	}
+	h.giveKey(w, h.Keys[wire.Subject{Iss: r.FormValue("iss"), Sub: r.FormValue("sub")}])
+}
+
+func (h *Host) keyOfUser(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var found *wire.StoredKey
+	for _, k := range h.Keys {
+		if k.Username == r.PathValue("user") {
+			found = k
+		}
+	}
+	for _, k := range h.Accounts {
+		if k.Username == r.PathValue("user") && r.URL.Query().Has("account") {
+			found = k
+		}
+	}
+	h.giveKey(w, found)
+}
+
 func (h *Host) takeKey(w http.ResponseWriter, r *http.Request) {
 	data, err := io.ReadAll(r.Body)
 	var k wire.StoredKey
@@ -160,6 +181,15 @@ func (h *Host) takeKey(w http.ResponseWriter, r *http.Request) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(k.Acct) == 32 {
+		if first := h.Accounts[[32]byte(k.Acct)]; first != nil {
+			h.giveKey(w, first)
+			return
+		}
+		h.Accounts[[32]byte(k.Acct)] = &k
+		w.WriteHeader(http.StatusCreated)
+		return
+	}
 	if first := h.Keys[k.Owner]; first != nil {
 		h.giveKey(w, first)
 		return
