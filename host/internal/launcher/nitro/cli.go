@@ -151,7 +151,4 @@ type (
 		EnclaveID  string
 		Terminated bool
 	}
-	measured struct {
-		Measurements map[string]string
-	}
 )

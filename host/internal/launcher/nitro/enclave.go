@@ -58,7 +58,7 @@ func (e *enclave) run(ctx context.Context) error {
 		return fmt.Errorf("%w (flags %q)", ErrDebug, found.Flags)
 	}
 	if name := launcher.Differs(found.Measurements, cfg.Release.Measurements); len(found.Measurements) > 0 && name != "" {
-		return fmt.Errorf("%w: %s is %q, the file says %q", ErrImage, name, found.Measurements[name], cfg.Release.Measurements[name])
+		return fmt.Errorf("%w: %s of the enclave is %q, of the image %q", ErrImage, name, found.Measurements[name], cfg.Release.Measurements[name])
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/launcher"
 	"github.com/cape-functions/cape/host/internal/launcher/hub"
+	"github.com/cape-functions/cape/image/eif"
 	"github.com/cape-functions/cape/vsock"
 )
 
@@ -43,8 +44,9 @@ const (
 var (
 	// ErrConfig: the configuration cannot be used.
 	ErrConfig = errors.New("unusable configuration of Nitro enclaves")
-	// ErrImage: what runs is not the image that the release file describes.
-	ErrImage = errors.New("the image is not the one of the release file")
+	// ErrImage: the image cannot be used, or is not the one that its release file
+	// describes.
+	ErrImage = errors.New("not the image that should run")
 	// ErrDebug: an enclave came up in debug mode.
 	ErrDebug = errors.New("the enclave runs in debug mode, in which it can be read")
 	// ErrEnded: the enclave is gone.
@@ -59,8 +61,8 @@ type Config struct {
 	CLI string
 	// Image is the path of an enclave image file.
 	Image string
-	// Release says what the image is, and is published; its measurements and, when
-	// it has one, its hash must be the image's.
+	// Release is what is published of the image. Measurements and hash are the
+	// image's own; when they are given they must agree with it.
 	Release wire.Release
 	// CPUs and Memory (MiB) are what each enclave gets.
 	CPUs, Memory int
@@ -101,42 +103,45 @@ func New(ctx context.Context, cfg Config) (*Launcher, error) {
 	case !filepath.IsAbs(cfg.Image):
 		return nil, fmt.Errorf("%w: path of the image %q is not absolute", ErrConfig, cfg.Image)
 	}
-	sum, size, err := hashFile(ctx, cfg.Image)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
+	if err := inspect(ctx, &cfg); err != nil {
+		return nil, err
 	}
-	if want := cfg.Release.ImageSHA256; want != "" && want != sum {
-		return nil, fmt.Errorf("%w: SHA-256 of %s is %s, the file says %s", ErrImage, cfg.Image, sum, want)
-	}
-	if need := 4 * size >> 20; int64(cfg.Memory) < need {
-		return nil, fmt.Errorf("%w: %d MiB are too few for this image, which needs four times its size: %d MiB", ErrConfig, cfg.Memory, need)
-	}
-	cfg.Release.ImageSHA256 = sum
 	return &Launcher{cfg, cli{cfg.CLI}}, nil
 }
 
-func hashFile(ctx context.Context, path string) (sum string, size int64, err error) {
-	f, err := os.Open(path)
+// inspect reads the whole image and completes the release.
+func inspect(ctx context.Context, cfg *Config) error {
+	f, err := os.Open(cfg.Image)
 	if err != nil {
-		return "", 0, err
+		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	defer f.Close()
-	stop := context.AfterFunc(ctx, func() { _ = f.Close() })
-	defer stop()
 	h := sha256.New()
-	if size, err = io.Copy(h, f); err != nil {
-		return "", 0, fmt.Errorf("reading %s: %w", path, errors.Join(err, ctx.Err()))
+	img, err := eif.Read(ctx, io.TeeReader(f, h), nil)
+	if err != nil {
+		return fmt.Errorf("%w: reading %s: %w", ErrImage, cfg.Image, err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), size, nil
+	sum := hex.EncodeToString(h.Sum(nil))
+	r := &cfg.Release
+	switch need := 4 * img.Size >> 20; {
+	case img.Development():
+		return fmt.Errorf("%w: %s is a development image, which no client trusts on AWS", ErrImage, cfg.Image)
+	case img.Certificate == nil:
+		return fmt.Errorf("%w: %s is not signed, and no key's policy admits unsigned images; see cape eif sign", ErrImage, cfg.Image)
+	case r.ImageSHA256 != "" && r.ImageSHA256 != sum:
+		return fmt.Errorf("%w: SHA-256 of %s is %s, the release file says %s", ErrImage, cfg.Image, sum, r.ImageSHA256)
+	case len(r.Measurements) > 0 && launcher.Differs(r.Measurements, img.Measurements.Map()) != "":
+		return fmt.Errorf("%w: %s of %s is not what the release file says", ErrImage, launcher.Differs(r.Measurements, img.Measurements.Map()), cfg.Image)
+	case int64(cfg.Memory) < need:
+		return fmt.Errorf("%w: %d MiB are too few for this image, which needs four times its size: %d MiB", ErrConfig, cfg.Memory, need)
+	}
+	r.ImageSHA256, r.Measurements = sum, img.Measurements.Map()
+	return nil
 }
 
 // Measure implements launcher.Launcher.
-func (l *Launcher) Measure(ctx context.Context) (map[string]string, error) {
-	var m measured
-	if err := l.cli.call(ctx, runWait, &m, "describe-eif", "--eif-path", l.cfg.Image); err != nil {
-		return nil, err
-	}
-	return m.Measurements, nil
+func (l *Launcher) Measure(context.Context) (map[string]string, error) {
+	return l.cfg.Release.Measurements, nil
 }
 
 // Sweep ends what a caped that was killed left running under this name.

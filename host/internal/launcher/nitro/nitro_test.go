@@ -2,14 +2,19 @@ package nitro_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +25,7 @@ import (
 	hubkit "github.com/cape-functions/cape/host/internal/launcher/hub/testkit"
 	"github.com/cape-functions/cape/host/internal/launcher/nitro"
 	"github.com/cape-functions/cape/host/internal/launcher/nitro/testkit"
+	"github.com/cape-functions/cape/image/eif"
 	"github.com/cape-functions/cape/vsock"
 )
 
@@ -28,35 +34,76 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func measurements() map[string]string {
-	m := map[string]string{"HashAlgorithm": "Sha384 { ... }"}
-	for i, name := range []string{"PCR0", "PCR1", "PCR2", "PCR8"} {
-		m[name] = strings.Repeat(strconv.Itoa(i+1), 96)
-	}
-	return m
-}
-
 // world is a parent instance: nitro-cli, an image, and ports.
 type world struct {
 	t     *testing.T
 	cli   *testkit.CLI
 	ports *hubkit.Ports
+	image map[string]string // measurements
 	cfg   nitro.Config
 }
 
-// newWorld plays enclaves that serve at once unless silent.
-func newWorld(t *testing.T) *world {
+// newImage writes a small image and returns its path and measurements.
+func newImage(t *testing.T, cmdline, base string, signed bool) (string, map[string]string) {
 	t.Helper()
-	w := &world{t: t, cli: testkit.New(t, measurements()), ports: hubkit.New()}
-	image := filepath.Join(t.TempDir(), "cape.eif")
-	if err := os.WriteFile(image, []byte("an image"), 0o600); err != nil {
+	part := func(s string) eif.Part { return eif.Part{Content: strings.NewReader(s), Size: int64(len(s))} }
+	path := filepath.Join(t.TempDir(), "cape.eif")
+	plain, err := os.Create(path)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer plain.Close()
+	m, err := eif.Write(t.Context(), plain, eif.Parts{Kernel: part("kernel"), Cmdline: cmdline, Ramdisks: []eif.Part{part(base), part("ours")}, Name: "cape"})
+	if err != nil || !signed {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path, m.Map()
+	}
+	out, err := os.Create(path + ".signed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	info, err := plain.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := eif.Sign(t.Context(), out, plain, info.Size(), signer(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Name(), img.Measurements.Map()
+}
+
+func signer(t *testing.T) eif.Signer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), SignatureAlgorithm: x509.ECDSAWithSHA384}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return eif.Signer{Key: key, Certificate: cert}
+}
+
+// newWorld plays enclaves that serve at once.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	image, m := newImage(t, "reboot=k", "base", true)
+	w := &world{t: t, cli: testkit.New(t, m), ports: hubkit.New(), image: m}
 	log := slog.New(slog.DiscardHandler)
 	h := hub.New(hub.Config{Listen: w.ports.Listen, Peer: w.ports.Peer, Log: log})
 	t.Cleanup(func() { _ = h.Close() })
 	w.cfg = nitro.Config{
-		CLI: w.cli.Path, Image: image, Release: wire.Release{Measurements: measurements(), Revision: "r1", Python: "3.11", Platform: "linux-x86_64"},
+		CLI: w.cli.Path, Image: image, Release: wire.Release{Revision: "r1", Python: "3.11", Platform: "linux-x86_64"},
 		CPUs: 2, Memory: 512, Name: "cape-test", Hub: h, Poll: 30 * time.Millisecond, Log: log,
 		Network: func(uint32) vsock.Network { return inside{answers: true} },
 	}
@@ -115,7 +162,7 @@ func TestLaunch(t *testing.T) {
 	if len(all) != 1 || all[0].NumberOfCPUs != 2 || all[0].MemoryMiB != 512 || !strings.HasPrefix(all[0].EnclaveName, "cape-test-") {
 		t.Fatalf("%+v", all)
 	}
-	if r := e.Release(); r.Measurements["PCR0"] != measurements()["PCR0"] || len(r.ImageSHA256) != 64 || r.Revision != "r1" {
+	if r := e.Release(); r.Measurements["PCR0"] != w.image["PCR0"] || len(r.ImageSHA256) != 64 || r.Revision != "r1" {
 		t.Errorf("release: %+v", r)
 	}
 	if slices.ContainsFunc(w.cli.Calls(t), func(c string) bool { return strings.Contains(c, "debug") }) {
@@ -220,16 +267,8 @@ func TestWhatMustNotRun(t *testing.T) {
 		change func(w *world)
 		want   error
 	}{
-		{"another image", func(w *world) {
-			m := measurements()
-			m["PCR0"] = strings.Repeat("f", 96)
-			w.cfg.Release.Measurements = m
-		}, nitro.ErrImage},
-		{"another signer", func(w *world) {
-			m := measurements()
-			delete(m, "PCR8")
-			w.cfg.Release.Measurements = m
-		}, nitro.ErrImage},
+		{"another image", func(w *world) { w.cli.Measure(w.t, changed(w.image, "PCR0")) }, nitro.ErrImage},
+		{"another signer", func(w *world) { w.cli.Measure(w.t, changed(w.image, "PCR8")) }, nitro.ErrImage},
 		{"debug mode", func(w *world) { w.cli.Debug(w.t) }, nitro.ErrDebug},
 		{"gone at once", func(w *world) { w.cli.Say(w.t, "describe-enclaves", "[]") }, nitro.ErrEnded},
 	} {
@@ -318,9 +357,36 @@ func TestSweepTouchesOnlyItsOwn(t *testing.T) {
 }
 
 func TestMeasure(t *testing.T) {
-	m, err := newWorld(t).launcher().Measure(t.Context())
-	if err != nil || m["PCR8"] != measurements()["PCR8"] {
+	w := newWorld(t)
+	m, err := w.launcher().Measure(t.Context())
+	if err != nil || m["PCR8"] == "" || m["PCR8"] != w.image["PCR8"] {
 		t.Errorf("%v, %v", m, err)
+	}
+}
+
+func changed(m map[string]string, name string) map[string]string {
+	m = maps.Clone(m)
+	m[name] = strings.Repeat("f", 96)
+	return m
+}
+
+func TestImages(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"unsigned":                   func(w *world) { w.cfg.Image, _ = newImage(t, "reboot=k", "base", false) },
+		"for development":            func(w *world) { w.cfg.Image, _ = newImage(t, "reboot=k "+eif.DevelopmentMark, "base", false) },
+		"another release's hash":     func(w *world) { w.cfg.Release.ImageSHA256 = strings.Repeat("0", 64) },
+		"another release's measures": func(w *world) { w.cfg.Release.Measurements = changed(w.image, "PCR2") },
+		"cut short": func(w *world) {
+			if err := os.Truncate(w.cfg.Image, 600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		w := newWorld(t)
+		change(w)
+		if _, err := nitro.New(t.Context(), w.cfg); !errors.Is(err, nitro.ErrImage) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -331,10 +397,9 @@ func TestConfig(t *testing.T) {
 		"no image":       func(c *nitro.Config) { c.Image += ".none" },
 		"relative image": func(c *nitro.Config) { c.Image = "cape.eif" },
 		"name":           func(c *nitro.Config) { c.Name = "a b" },
-		"memory below four times the image": func(c *nitro.Config) {
-			if err := os.Truncate(c.Image, 200<<20); err != nil {
-				t.Fatal(err)
-			}
+		"less memory than four times the image": func(c *nitro.Config) {
+			c.Image, _ = newImage(t, "reboot=k", strings.Repeat("x", 17<<20), true)
+			c.Memory = 64
 		},
 	} {
 		w := newWorld(t)
@@ -342,10 +407,5 @@ func TestConfig(t *testing.T) {
 		if _, err := nitro.New(t.Context(), w.cfg); !errors.Is(err, nitro.ErrConfig) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-	w := newWorld(t)
-	w.cfg.Release.ImageSHA256 = strings.Repeat("0", 64)
-	if _, err := nitro.New(t.Context(), w.cfg); !errors.Is(err, nitro.ErrImage) {
-		t.Errorf("another image's release: %v", err)
 	}
 }
