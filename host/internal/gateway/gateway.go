@@ -41,10 +41,11 @@ type Gateway struct {
 	cfg     Config
 	buffers sync.Pool // of *[burst]byte
 
-	mu     sync.Mutex
-	closed bool
-	pairs  map[*pair]struct{}
-	done   sync.WaitGroup
+	mu       sync.Mutex
+	closed   bool
+	draining bool
+	pairs    map[*pair]struct{}
+	done     sync.WaitGroup
 }
 
 // New returns a Gateway. Close ends what it carries.
@@ -88,6 +89,8 @@ func (p *pair) close() {
 var (
 	errFull   = errors.New("too many connections")
 	errClosed = errors.New("the connection was closed")
+	// errDraining: new connections go elsewhere.
+	errDraining = errors.New("the server is being stopped")
 )
 
 // ServeHTTP passes r to the enclave, and the rest of the connection after it
@@ -132,6 +135,8 @@ func (g *Gateway) enter() (*pair, error) {
 	switch {
 	case g.closed:
 		return nil, errClosed
+	case g.draining:
+		return nil, errDraining
 	case len(g.pairs) >= g.cfg.Max:
 		return nil, errFull
 	}

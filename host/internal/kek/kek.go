@@ -29,7 +29,7 @@ const birthWait = 3 * time.Minute
 
 var (
 	// ErrNone: the platform has no key yet.
-	ErrNone = errors.New("the platform has no key yet")
+	ErrNone = errors.New("the platform has no key yet: make it with caped kms init")
 	// ErrExists: the platform has a key, and there is never a second one.
 	ErrExists = errors.New("the platform has a key already")
 	// ErrBarren: the enclave that was to make the key ended without one.
