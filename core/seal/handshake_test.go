@@ -114,33 +114,59 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-func TestReceipts(t *testing.T) {
-	b := connect(t, seal.Opening{})
-	auditor := seal.NewAuditor(b.attested)
-	fn, in, out := sha256.Sum256([]byte("zip")), sha256.Sum256([]byte("in")), sha256.Sum256([]byte("out"))
-	sums := wire.Checksums{Input: in[:], Function: fn[:], Output: out[:]}
-	var first *wire.Result
-	for id := uint64(1); id <= 3; id++ {
-		raw, openings, err := b.notary.Sign(id, sums, at)
-		if err != nil {
-			t.Fatal(err)
-		}
-		result := &wire.Result{ID: id, Checksums: sums, Receipt: raw, Openings: openings}
-		if first == nil {
-			first = result
-		}
-		got, err := auditor.Check(result, in, fn, out)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.Time != uint64(at.UnixMilli()) {
-			t.Errorf("time %d", got.Time)
-		}
-		if got.OpensInput(openings.Out, in) || got.OpensInput(openings.In, out) || !got.OpensOutput(openings.Out, out) {
-			t.Error("openings")
-		}
+// rewrite answers a hello that the host changed, and returns what the caller says.
+func rewrite(t *testing.T, change func(*wire.Hello), kems ...wire.KEM) error {
+	t.Helper()
+	e := testkit.NewEnclave(at)
+	c, err := seal.NewCaller(route, kems...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := auditor.Check(first, in, fn, out); !errors.Is(err, seal.ErrReceipt) {
-		t.Errorf("a repeated receipt: %v", err)
+	h, err := wire.ParseHello(c.Hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(h)
+	hello, err := h.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := seal.NewResponder(hello, h.Route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := e.Answer(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bind(t, e, c, message); err != nil {
+		return err
+	}
+	frame, _, err := c.Open(seal.Opening{Token: secret.New([]byte("token"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = r.Open(frame)
+	return err
+}
+
+// A hello that the host rewrote is found before anything secret is sent, or, where the
+// document does not show it, by the transcript: what was sent opens for nobody.
+func TestRewrittenHello(t *testing.T) {
+	both := []wire.KEM{wire.KEMXWing, wire.KEMX25519}
+	if err := rewrite(t, func(h *wire.Hello) { h.KEMs = h.KEMs[1:] }, both...); !errors.Is(err, seal.ErrKEM) {
+		t.Errorf("X-Wing stripped: %v", err)
+	}
+	if err := rewrite(t, func(h *wire.Hello) { h.Nonce = bytes.Repeat([]byte{1}, 32) }, both...); !errors.Is(err, attest.ErrNonce) {
+		t.Errorf("another nonce: %v", err)
+	}
+	if err := rewrite(t, func(h *wire.Hello) { h.Route = "/v1/run/bob/other" }, both...); !errors.Is(err, seal.ErrOpen) {
+		t.Errorf("another route, and a host that serves it: %v", err)
+	}
+	if err := rewrite(t, func(h *wire.Hello) { h.KEMs = append(h.KEMs, 0x11) }, both...); !errors.Is(err, seal.ErrOpen) {
+		t.Errorf("one more key exchange: %v", err)
+	}
+	if err := rewrite(t, func(*wire.Hello) {}, both...); err != nil {
+		t.Errorf("nothing changed: %v", err)
 	}
 }

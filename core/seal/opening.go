@@ -80,6 +80,12 @@ func openOpen(key hpke.PrivateKey, transcript [32]byte, frame []byte) (*Opened, 
 		return nil, nil, ErrOpen
 	}
 	defer clear(plaintext)
+	return parseOpen(plaintext, transcript)
+}
+
+// parseOpen decodes the open message, verifies its authority, and returns the secret beside
+// the rest. Errors: ErrAuthority, and wire.ErrMalformed.
+func parseOpen(plaintext []byte, transcript [32]byte) (*Opened, []byte, error) {
 	var m openMessage
 	if err := wire.Unmarshal(plaintext, wire.MaxOpen, &m); err != nil {
 		return nil, nil, fmt.Errorf("reading open: %w", err)

@@ -106,17 +106,10 @@ func VerifyReceipt(raw []byte, evidence *attest.Evidence) (*Receipt, error) {
 	if _, err := wire.ParseSessionClaim(evidence.Document.UserData); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReceipt, err)
 	}
-	r, err := verifyReceipt(raw, key)
-	if err != nil {
-		return nil, err
-	}
-	if !isHash(r.Doc, evidence.Raw) || !bytes.Equal(r.Nonce, evidence.Document.Nonce) {
-		return nil, fmt.Errorf("%w: it is of another session than the document", ErrReceipt)
-	}
-	return r, nil
+	return verifyReceipt(raw, key, hashOf(evidence.Raw), evidence.Document.Nonce)
 }
 
-func verifyReceipt(raw []byte, key ed25519.PublicKey) (*Receipt, error) {
+func verifyReceipt(raw []byte, key ed25519.PublicKey, doc, nonce []byte) (*Receipt, error) {
 	var c coseSign1
 	if err := wire.Unmarshal(raw, wire.MaxReceipt, &c); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReceipt, err)
@@ -134,6 +127,9 @@ func verifyReceipt(raw []byte, key ed25519.PublicKey) (*Receipt, error) {
 	payload, err := wire.ParseReceipt(c.Payload)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrReceipt, err)
+	}
+	if !bytes.Equal(payload.Doc, doc) || !bytes.Equal(payload.Nonce, nonce) {
+		return nil, fmt.Errorf("%w: it is of another session than the document", ErrReceipt)
 	}
 	return &Receipt{Receipt: *payload, Hash: sha256.Sum256(c.Payload)}, nil
 }

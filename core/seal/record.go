@@ -67,16 +67,23 @@ type direction struct {
 	left    uint64 // bytes that the key may still protect
 }
 
+// expand derives key and iv of the direction with this name.
+func expand(prk []byte, name string) (key, iv []byte, err error) {
+	if key, err = hkdf.Expand(sha256.New, prk, "cape v2 "+name+" key", 32); err != nil {
+		return nil, nil, fmt.Errorf("deriving session keys: %w", err)
+	}
+	if iv, err = hkdf.Expand(sha256.New, prk, "cape v2 "+name+" iv", 12); err != nil {
+		return nil, nil, fmt.Errorf("deriving session keys: %w", err)
+	}
+	return key, iv, nil
+}
+
 func newDirection(prk []byte, name string) (direction, error) {
-	key, err := hkdf.Expand(sha256.New, prk, "cape v2 "+name+" key", 32)
+	key, iv, err := expand(prk, name)
 	if err != nil {
-		return direction{}, fmt.Errorf("deriving session keys: %w", err)
+		return direction{}, err
 	}
 	defer clear(key)
-	iv, err := hkdf.Expand(sha256.New, prk, "cape v2 "+name+" iv", 12)
-	if err != nil {
-		return direction{}, fmt.Errorf("deriving session keys: %w", err)
-	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return direction{}, fmt.Errorf("deriving session keys: %w", err)

@@ -7,24 +7,35 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/seal"
+	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/tools/vectorgen/vectors"
 )
 
-// class names an error as spec/session-v1.md does.
+// class names an error as the specifications do.
 func class(err error) string {
-	for name, sentinel := range map[string]error{
-		"frame": seal.ErrFrame, "open": seal.ErrOpen, "public_key": seal.ErrPublicKey,
-		"signing_key": seal.ErrSigningKey, "signature": seal.ErrSignature,
+	var remote *wire.RemoteError
+	if errors.As(err, &remote) {
+		return "refused"
+	}
+	for _, c := range []struct {
+		name     string
+		sentinel error
+	}{
+		{"frame", seal.ErrFrame}, {"open", seal.ErrOpen}, {"public_key", seal.ErrPublicKey},
+		{"signing_key", seal.ErrSigningKey}, {"signature", seal.ErrSignature},
+		{"kem", seal.ErrKEM}, {"binding", seal.ErrBinding}, {"trust", seal.ErrTrust}, {"authority", seal.ErrAuthority},
+		{"record", seal.ErrRecord}, {"empty", seal.ErrEmpty}, {"receipt", seal.ErrReceipt}, {"malformed", wire.ErrMalformed},
 	} {
-		if errors.Is(err, sentinel) {
-			return name
+		if errors.Is(err, c.sentinel) {
+			return c.name
 		}
 	}
 	if err == nil {
 		return vectors.OK
 	}
-	return "another: " + err.Error()
+	return attest.Class(err)
 }
 
 // runVectors decodes each input, runs it, and compares class and output.

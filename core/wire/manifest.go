@@ -58,6 +58,8 @@ func (m *Manifest) Validate() error {
 		return fmt.Errorf("%w: function name %q", ErrMalformed, m.Name)
 	case m.Access != AccessPublic && m.Access != AccessToken && m.Access != AccessGrant:
 		return fmt.Errorf("%w: manifest access %q", ErrMalformed, m.Access)
+	case m.Access == AccessGrant && m.Acct == nil:
+		return fmt.Errorf("%w: manifest access %q without an account that could grant it", ErrMalformed, m.Access)
 	case m.Decrypt != DecryptOwner && m.Decrypt != DecryptAny:
 		return fmt.Errorf("%w: manifest decrypt %q", ErrMalformed, m.Decrypt)
 	case len(m.Checksum) != sha256.Size:

@@ -88,7 +88,7 @@ func ParseFromEnclave(record []byte) (Message, error) {
 }
 
 func parse(record []byte, m Message) (Message, error) {
-	if err := Unmarshal(record[1:], MaxControl, m); err != nil {
+	if err := Unmarshal(record[1:], MaxControl-1, m); err != nil {
 		return nil, fmt.Errorf("reading record of type %d: %w", record[0], err)
 	}
 	return checked(m)

@@ -34,6 +34,15 @@ func kinds() []kind {
 		{vectors.KindV2, streamEnvelopes},
 		{vectors.KindZip, zips},
 		{vectors.KindSerdio, serdio},
+		{vectors.KindMessage, messages},
+		{vectors.KindAttestV2, bindings},
+		{vectors.KindOpen, opens},
+		{vectors.KindKeySchedule, keySchedules},
+		{vectors.KindRecords, recordSequences},
+		{vectors.KindManifest, manifests},
+		{vectors.KindManifestSignature, manifestSignatures},
+		{vectors.KindConfig, configs},
+		{vectors.KindReceipt, receipts},
 	}
 }
 
