@@ -44,7 +44,7 @@ func TestHelpTeaches(t *testing.T) {
 func TestBadFlags(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range []string{
-		"dev --enclave qemu", "dev --enclave nitro", "dev --enclave x", "dev --listen 7676", "dev --log-format x", "dev --python /nonexistent/python",
+		"dev --enclave qemu --image /nonexistent/image", "dev --enclave nitro", "dev --enclave x", "dev --listen 7676", "dev --log-format x", "dev --python /nonexistent/python",
 		"dev --runtime /nonexistent/runtime", "dev extra", "nonsense", "doctor -o x",
 	} {
 		fields := strings.Fields(args)

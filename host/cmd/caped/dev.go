@@ -7,28 +7,30 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/host/internal/devserver"
-	"github.com/cape-functions/cape/host/internal/launcher"
-	"github.com/cape-functions/cape/host/internal/launcher/process"
+	"github.com/cape-functions/cape/host/internal/launcher/qemu"
 )
 
 // devFlags are the flags of `caped dev` and of `caped kms init`.
 type devFlags struct {
-	dataDir, listen, enclave, python, runtime, logFormat string
-	tls, verbose                                         bool
+	dataDir, listen, enclave, python, runtime, image, logFormat string
+	memory, cpus                                                int
+	tls, verbose                                                bool
 }
 
 func (f *devFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.dataDir, "data-dir", "", "where everything is kept (default $XDG_DATA_HOME/cape/dev)")
-	flags.StringVar(&f.enclave, "enclave", "process", "kind of enclave: process")
-	flags.StringVar(&f.python, "python", "python3", "interpreter for functions, 3.9 or newer")
-	flags.StringVar(&f.runtime, "runtime", "", "path of cape-runtime-dev (default: beside caped)")
+	flags.StringVar(&f.enclave, "enclave", "process", "kind of enclave: process, or qemu for a virtual machine")
+	flags.StringVar(&f.python, "python", "python3", "process: interpreter for functions, 3.9 or newer")
+	flags.StringVar(&f.runtime, "runtime", "", "process: path of cape-runtime-dev (default: beside caped)")
+	flags.StringVar(&f.image, "image", "", "qemu: development image to boot (default: cape-runtime-dev.eif beside caped)")
+	flags.IntVar(&f.memory, "memory", qemu.DefaultMemory, "qemu: memory of the machine in MiB")
+	flags.IntVar(&f.cpus, "cpus", qemu.DefaultCPUs, "qemu: CPUs of the machine")
 	flags.StringVar(&f.logFormat, "log-format", "text", "log on stderr as text or json")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every call")
 }
@@ -39,13 +41,14 @@ func devCommand() *cobra.Command {
 		Use:   "dev",
 		Short: "Run the whole platform on this machine",
 		Long: `Runs control plane, identity provider, a local KMS and an enclave on this machine.
-The enclave is a process without a network; its attestation documents are signed by a
-development root that lies in the data directory. It protects against everybody but the
-operator of this machine, and clients say so at every connection.
+The enclave is a process without a network, or with --enclave qemu a virtual machine that boots
+an enclave image. Its attestation documents are signed by a development root that lies in
+the data directory. It protects against everybody but the operator of this machine, and
+clients say so at every connection.
 
 When it can serve it prints "cape is ready at URL". A user named dev is logged in: a cape
 in another terminal finds the platform by itself, or by the variables in DATA-DIR/env.`,
-		Example: "  caped dev\n  caped dev --data-dir /tmp/try --listen 127.0.0.1:0\n  . /tmp/try/env && cape list",
+		Example: "  caped dev\n  caped dev --data-dir /tmp/try --listen 127.0.0.1:0\n  caped dev --enclave qemu\n  . /tmp/try/env && cape list",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts, err := f.options(cmd.ErrOrStderr())
@@ -93,25 +96,7 @@ at its first start. Running it again prints the key that is there.`,
 // options resolves flags into what the platform needs.
 func (f *devFlags) options(stderr io.Writer) (devserver.Options, error) {
 	var none devserver.Options
-	switch f.enclave {
-	case "process":
-	case "qemu", "nitro":
-		return none, fmt.Errorf("--enclave %s: this version cannot start such enclaves yet; use --enclave process", f.enclave)
-	default:
-		return none, fmt.Errorf("--enclave %s: there is no such kind of enclave; use --enclave process", f.enclave)
-	}
 	dir, err := f.directory()
-	if err != nil {
-		return none, err
-	}
-	python, err := exec.LookPath(f.python)
-	if err != nil {
-		return none, fmt.Errorf("no interpreter %q: install Python 3.9 or newer, or name one with --python", f.python)
-	}
-	if python, err = filepath.Abs(python); err != nil {
-		return none, err
-	}
-	runtime, err := runtimePath(f.runtime)
 	if err != nil {
 		return none, err
 	}
@@ -122,12 +107,11 @@ func (f *devFlags) options(stderr io.Writer) (devserver.Options, error) {
 	if err := f.checkListen(log); err != nil {
 		return none, err
 	}
-	return devserver.Options{
-		DataDir: dir, Listen: f.listen, TLS: f.tls, Log: log,
-		NewLauncher: func(p devserver.Parts) (launcher.Launcher, error) {
-			return process.New(process.Config{Runtime: runtime, Python: python, Dir: p.Dir, Authority: p.Authority, Revision: revision, Log: log})
-		},
-	}, nil
+	start, err := f.launcher(log)
+	if err != nil {
+		return none, err
+	}
+	return devserver.Options{DataDir: dir, Listen: f.listen, TLS: f.tls, Log: log, NewLauncher: start}, nil
 }
 
 func (f *devFlags) directory() (string, error) {

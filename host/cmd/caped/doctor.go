@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -99,13 +98,4 @@ func runtimeCheck(path string) check {
 
 // runtimePath is where the runtime of process enclaves is: beside this binary
 // unless somebody named another.
-func runtimePath(named string) (string, error) {
-	if named != "" {
-		return filepath.Abs(named)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("finding cape-runtime-dev: %w; name it with --runtime", err)
-	}
-	return filepath.Join(filepath.Dir(self), "cape-runtime-dev"), nil
-}
+func runtimePath(named string) (string, error) { return besideCaped(named, "cape-runtime-dev") }

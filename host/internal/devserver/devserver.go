@@ -154,6 +154,11 @@ func (p *platform) openLauncher() error {
 		return err
 	}
 	p.onClose(func() error { return os.RemoveAll(dir) })
-	p.launcher, err = p.opts.NewLauncher(Parts{Dir: dir, Authority: p.cloud.Authority()})
-	return err
+	if p.launcher, err = p.opts.NewLauncher(Parts{Dir: dir, Authority: p.cloud.Authority()}); err != nil {
+		return err
+	}
+	if c, ok := p.launcher.(io.Closer); ok {
+		p.onClose(c.Close)
+	}
+	return nil
 }

@@ -6,15 +6,12 @@
 package process
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/sha512"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -29,6 +26,7 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/devnsm"
 	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/launcher/console"
 	"github.com/cape-functions/cape/vsock"
 )
 
@@ -37,9 +35,6 @@ const (
 	startWait = 60 * time.Second // until the session port answers
 	stopWait  = 3 * time.Second  // between SIGTERM and SIGKILL
 )
-
-// maxLogLine bounds a line of the runtime's log.
-const maxLogLine = 16 << 10
 
 // Config says what to launch and with whom as its hypervisor.
 type Config struct {
@@ -237,7 +232,7 @@ func (e *enclave) start(path, python string) error {
 		logged := make(chan struct{})
 		go func() {
 			defer close(logged)
-			e.copyLog(output)
+			console.Copy(e.log, output, slog.LevelInfo)
 		}()
 		err = e.cmd.Wait()
 		select { // an orphan could hold the pipe open
@@ -298,40 +293,6 @@ func (e *enclave) arguments(python string, flags uintptr) []string {
 	}
 	e.log.Warn("no file system in memory: functions are unpacked on disk while the enclave runs", "hint", "mount a tmpfs on /dev/shm")
 	return append(args, "--scratch", filepath.Join(e.dir, "scratch"))
-}
-
-// copyLog passes the runtime's log on, line by line, until it ends.
-func (e *enclave) copyLog(r io.Reader) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 4096), maxLogLine)
-	for lines.Scan() {
-		e.logLine(lines.Bytes())
-	}
-	if lines.Err() != nil { // a line too long: keep reading so that the runtime never blocks
-		if _, err := io.Copy(io.Discard, r); err != nil {
-			e.log.Debug("enclave log ended", "error", err)
-		}
-	}
-}
-
-func (e *enclave) logLine(line []byte) {
-	var record map[string]any
-	if json.Unmarshal(line, &record) != nil {
-		e.log.Info("enclave", "line", string(line))
-		return
-	}
-	message, _ := record["msg"].(string)
-	level := slog.LevelInfo
-	if text, ok := record["level"].(string); ok && level.UnmarshalText([]byte(text)) != nil {
-		level = slog.LevelInfo
-	}
-	var attrs []any
-	for k, v := range record {
-		if k != "msg" && k != "level" && k != "time" {
-			attrs = append(attrs, slog.Any(k, v))
-		}
-	}
-	e.log.Log(context.Background(), level, "enclave: "+message, attrs...)
 }
 
 // waitReady returns when the session port accepts connections.

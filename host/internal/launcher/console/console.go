@@ -1,0 +1,49 @@
+// Package console passes what an enclave writes on its console to the host's log.
+// It believes nothing of it: lines have a limit, and content is data.
+package console
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+)
+
+// maxLine bounds a line, in bytes.
+const maxLine = 16 << 10
+
+// Copy reads r to its end, line by line. Lines that are JSON as the runtime
+// writes it keep their level; others are logged at the level plain.
+func Copy(log *slog.Logger, r io.Reader, plain slog.Level) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 4096), maxLine)
+	for lines.Scan() {
+		line(log, lines.Bytes(), plain)
+	}
+	if lines.Err() != nil { // a line too long: keep reading so that the enclave never blocks
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			log.Debug("enclave log ended", "error", err)
+		}
+	}
+}
+
+func line(log *slog.Logger, text []byte, plain slog.Level) {
+	var record map[string]any
+	if json.Unmarshal(text, &record) != nil {
+		log.Log(context.Background(), plain, "enclave", "line", string(text))
+		return
+	}
+	message, _ := record["msg"].(string)
+	level := slog.LevelInfo
+	if name, ok := record["level"].(string); ok && level.UnmarshalText([]byte(name)) != nil {
+		level = slog.LevelInfo
+	}
+	var attrs []any
+	for k, v := range record {
+		if k != "msg" && k != "level" && k != "time" {
+			attrs = append(attrs, slog.Any(k, v))
+		}
+	}
+	log.Log(context.Background(), level, "enclave: "+message, attrs...)
+}
