@@ -147,14 +147,23 @@ type writer func([]byte) (int, error)
 
 func (w writer) Write(b []byte) (int, error) { return w(b) }
 
-// signer is one of a fresh key.
+// signer is one of a fresh key, with a certificate of long ago: that is for others to judge.
 func signer(t testing.TB, curve elliptic.Curve) eif.Signer {
+	return signerUntil(t, curve, time.Unix(2, 0))
+}
+
+// currentSigner has a certificate that is valid now.
+func currentSigner(t testing.TB, curve elliptic.Curve) eif.Signer {
+	return signerUntil(t, curve, time.Now().Add(time.Hour))
+}
+
+func signerUntil(t testing.TB, curve elliptic.Curve, end time.Time) eif.Signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(1, 0), NotAfter: time.Unix(2, 0)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(1, 0), NotAfter: end}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
