@@ -72,12 +72,12 @@ func parseFlags(args []string) (boot.Parts, error) {
 			return boot.Parts{}, err
 		}
 	}
-	network := vsock.AF(vsock.CIDHost)
-	if *links != "" {
-		network = vsock.Unix(*links, true)
+	network, setClock := vsock.AF(vsock.CIDHost), machine.SetClock
+	if *links != "" { // a process on the host's own kernel
+		network, setClock = vsock.Unix(*links, true), nil
 	}
 	return boot.Parts{
-		Network: network, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
+		Network: network, SetClock: setClock, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
 		Python: *python, Scratch: *scratch, Degraded: true, Log: os.Stdout,
 	}, nil
 }

@@ -48,6 +48,7 @@ func parts() boot.Parts {
 		Network:   vsock.AF(vsock.CIDParent),
 		NSM:       func(context.Context, vsock.Network) (nsm.Transport, error) { return nsm.OpenDevice() },
 		Endpoints: endpoints,
+		SetClock:  machine.SetClock,
 		Python:    python,
 		Scratch:   machine.Scratch,
 		Log:       os.Stdout,

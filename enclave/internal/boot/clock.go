@@ -13,17 +13,22 @@ import (
 // slowed down or stopped by the host.
 const resync = time.Minute
 
+// maxSkew is how far the kernel's clock, by which certificates are checked and requests to AWS are
+// signed, may be from the module's.
+const maxSkew = time.Second
+
 // clock is the security module's time, carried on by the monotonic clock in between.
 type clock struct {
 	read func() (time.Time, error)
+	set  func(time.Time) error // the kernel's clock; nil: it is not the runtime's to set
 
 	mu   sync.Mutex
 	base time.Time
 	at   time.Time
 }
 
-func newClock(read func() (time.Time, error)) (*clock, error) {
-	c := &clock{read: read}
+func newClock(read func() (time.Time, error), set func(time.Time) error) (*clock, error) {
+	c := &clock{read: read, set: set}
 	return c, c.sync()
 }
 
@@ -35,6 +40,9 @@ func (c *clock) sync() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.base, c.at = t, time.Now()
+	if c.set != nil && c.at.Sub(t).Abs() > maxSkew {
+		return c.set(t)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"io"
+	"time"
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
@@ -20,6 +21,9 @@ type Parts struct {
 	Endpoints func(dev *wire.DevSettings) (Endpoints, error)
 	// BirthRoots are the roots that a birth document may chain to; nil: AWS's alone.
 	BirthRoots func(d *nsm.Device) ([][]byte, error)
+	// SetClock sets the kernel's clock to the security module's time, never to what the host
+	// says; nil: the machine is not the runtime's own.
+	SetClock func(time.Time) error
 	// Python is the interpreter, Scratch a directory in memory for the runtime alone.
 	Python, Scratch string
 	// Degraded goes on where a layer of the jail cannot be had.

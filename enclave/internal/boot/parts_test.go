@@ -108,6 +108,31 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+func TestKernelClockFollowsTheModule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		module, set := time.Now().Add(time.Hour), []time.Time{}
+		c, err := newClock(func() (time.Time, error) { return module, nil }, func(t time.Time) error {
+			set = append(set, t)
+			return nil
+		})
+		if err != nil || len(set) != 1 || !set[0].Equal(module) {
+			t.Fatalf("an hour behind: %v, %v", set, err)
+		}
+		module = time.Now().Add(time.Second)
+		if err := c.sync(); err != nil || len(set) != 1 {
+			t.Errorf("a second behind: %v, %v", set, err)
+		}
+		module = time.Now().Add(-time.Minute)
+		if err := c.sync(); err != nil || len(set) != 2 {
+			t.Errorf("a minute ahead: %v, %v", set, err)
+		}
+		refuse := errors.New("refused")
+		if _, err := newClock(c.read, func(time.Time) error { return refuse }); !errors.Is(err, refuse) {
+			t.Errorf("a kernel that refuses: %v", err)
+		}
+	})
+}
+
 func TestClockIsTheModules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		module := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -117,7 +142,7 @@ func TestClockIsTheModules(t *testing.T) {
 				return time.Time{}, errors.New("no answer")
 			}
 			return module, nil
-		})
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

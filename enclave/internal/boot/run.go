@@ -22,6 +22,7 @@ type runtime struct {
 	boot   *wire.Boot
 	cfg    *wire.Config
 	ends   Endpoints
+	clock  *clock
 }
 
 // stage tells the log how far it came; the error itself may hold what the host shall not read.
@@ -70,6 +71,9 @@ func run(ctx context.Context, parts Parts, log *slog.Logger) error {
 	}
 	r := &runtime{parts: parts, log: log, device: nsm.New(transport)}
 	defer r.device.Close()
+	if r.clock, err = newClock(r.device.Time, parts.SetClock); err != nil {
+		return at("clock", err)
+	}
 	if r.boot, r.cfg, err = fetch(ctx, parts.Network); err != nil {
 		return at("boot", err)
 	}

@@ -38,10 +38,6 @@ const (
 
 // serve inspects the key, builds everything, and serves until ctx ends.
 func (r *runtime) serve(ctx context.Context) error {
-	clock, err := newClock(r.device.Time)
-	if err != nil {
-		return at("clock", err)
-	}
 	keys, err := keyring.New(r.keyConfig())
 	if err != nil {
 		return at("keyring", err)
@@ -61,7 +57,7 @@ func (r *runtime) serve(ctx context.Context) error {
 	if key.err != nil {
 		return at("signing-key", key.err)
 	}
-	srv, stored, err := r.server(clock, keys, host, key)
+	srv, stored, err := r.server(r.clock, keys, host, key)
 	if err != nil {
 		return at("server", err)
 	}
@@ -72,7 +68,7 @@ func (r *runtime) serve(ctx context.Context) error {
 	}
 	srv.Open(policy)
 	r.log.Info(event.Serving)
-	return at("serve", r.attend(ctx, clock, keys, srv, l))
+	return at("serve", r.attend(ctx, r.clock, keys, srv, l))
 }
 
 // attend runs the server and what watches over it until one of them ends.

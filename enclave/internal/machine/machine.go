@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -106,6 +107,15 @@ func prepare(cfg Config) (stage string, err error) {
 		}
 	}
 	return "", nil
+}
+
+// SetClock sets the kernel's clock.
+func SetClock(t time.Time) error {
+	ts := unix.NsecToTimespec(t.UnixNano())
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &ts); err != nil {
+		return fmt.Errorf("setting the clock: %w", err)
+	}
+	return nil
 }
 
 // supervise runs the runtime, with an empty environment, and reaps whatever else ends. It
