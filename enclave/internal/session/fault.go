@@ -83,6 +83,7 @@ func rules() []rule {
 		{vault.ErrNoRoom, fault{wire.CodeUnavailable, "the enclave has no memory left for this function", again, true}},
 		{vault.ErrUnavailable, fault{wire.CodeUnavailable, "storage or key service cannot be reached", again, true}},
 		{errMemory, fault{wire.CodeUnavailable, "the enclave has no memory left for a message of this size", again, true}},
+		{errLimit, fault{wire.CodeTooLarge, errLimit.Error(), "send less at once", false}},
 		{handler.ErrTimeout, fault{wire.CodeTimeout, "the function took too long", "give it less to do in one call", true}},
 		{handler.ErrOutOfMemory, fault{wire.CodeOutOfMemory, "the function ran out of memory", "give it less to do in one call", true}},
 		{handler.ErrTooLarge, fault{wire.CodeTooLarge, "the input or the result is larger than allowed", "split it over several calls", false}},

@@ -69,7 +69,7 @@ func (f *functions) Start(_ context.Context, o handler.Options) (session.Process
 	f.last = o
 	f.starts.Add(1)
 	f.running.Add(1)
-	return &process{f: f, rpc: o.RPC}, nil
+	return &process{f: f, rpc: o.RPC, stdout: o.Stdout, stderr: o.Stderr}, nil
 }
 
 func (f *functions) Check(_ context.Context, z io.ReaderAt, size int64) error {
@@ -88,6 +88,8 @@ type process struct {
 	rpc   func(context.Context, string, []byte) ([]byte, error)
 	calls int
 	once  sync.Once
+
+	stdout, stderr io.Writer // nil: nobody looks on
 }
 
 func (p *process) Invoke(ctx context.Context, input io.Reader, output io.Writer) error {

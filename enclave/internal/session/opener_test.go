@@ -28,6 +28,8 @@ func sealV2(t *testing.T, key *rsa.PublicKey, to envelope.To, text bool, plain [
 	return b.Bytes()
 }
 
+func toOwner() envelope.To { return envelope.ForOwner() }
+
 func sealOld(t *testing.T, key *rsa.PublicKey, plain []byte) []byte {
 	t.Helper()
 	out, err := envelope.SealOld(key, plain, false)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/secret"
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/token"
 )
 
 // peer is a client of v2. Tests break its rules on purpose.
@@ -180,10 +182,11 @@ func (p *peer) next() any {
 	return m
 }
 
-// result reads the output of id, grants credit for it, and verifies the receipt.
-func (p *peer) result(id uint64, input []byte, function [32]byte) []byte {
+// result reads the output of id, of which the test read what is before, grants credit for it,
+// and verifies the receipt.
+func (p *peer) result(id uint64, input []byte, function [32]byte, before ...string) []byte {
 	p.t.Helper()
-	var out []byte
+	out := []byte(strings.Join(before, ""))
 	for {
 		switch m := p.next().(type) {
 		case dataOf:
@@ -269,4 +272,9 @@ func (p *peer) refusal(code string) {
 	if !errors.As(err, &remote) || remote.Code != code || remote.Text == "" {
 		p.t.Errorf("got %v, want %s", err, code)
 	}
+}
+
+// claimsFor are bob's, limited to one function.
+func (f *fixture) claimsFor(id string) *token.Claims {
+	return &token.Claims{Subject: bob(), Username: "bob", FunctionID: id}
 }
