@@ -2,10 +2,18 @@ package e2e
 
 import (
 	"archive/zip"
+	"bytes"
+	"compress/flate"
+	"fmt"
+	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cape-functions/cape/test/platform"
 )
 
 func zipFile(t *testing.T, entries map[string]string) string {
@@ -18,7 +26,12 @@ func zipFile(t *testing.T, entries map[string]string) string {
 	defer f.Close()
 	w := zip.NewWriter(f)
 	for name, text := range entries {
-		e, err := w.Create(name)
+		header := &zip.FileHeader{Name: name, Method: zip.Deflate}
+		if link, ok := strings.CutSuffix(name, "->"); ok {
+			header.Name = link
+			header.SetMode(0o777 | os.ModeSymlink)
+		}
+		e, err := w.CreateHeader(header)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,18 +45,84 @@ func zipFile(t *testing.T, entries map[string]string) string {
 	return path
 }
 
-// TestBadInput: each gets exit status 1 and one clear message, prints nothing
-// on standard output, and the next request works.
-func TestBadInput(t *testing.T) {
-	p := start(t, t.TempDir())
-	echo := p.Deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
+// bomb is a zip of a few megabytes that would unpack to more than may be unpacked.
+func bomb(t *testing.T) string {
+	t.Helper()
+	entries := map[string]string{"app.py": "def cape_handler(d): return d\n"}
+	path := zipFile(t, entries)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w := zip.NewWriter(f)
+	app, err := w.Create("app.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(app, entries["app.py"]); err != nil {
+		t.Fatal(err)
+	}
+	// One deflated gigabyte, five times over.
+	var once bytes.Buffer
+	d, err := flate.NewWriter(&once, flate.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum, zeros := crc32.NewIEEE(), make([]byte, 1<<20)
+	for range 900 {
+		if _, err := io.MultiWriter(d, sum).Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		e, err := w.CreateRaw(&zip.FileHeader{Name: fmt.Sprintf("zeros%d", i), Method: zip.Deflate, CRC32: sum.Sum32(),
+			CompressedSize64: uint64(once.Len()), UncompressedSize64: 900 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Write(once.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// sparse is a folder that is large and holds nothing.
+func sparse(t *testing.T, size int64) string {
+	t.Helper()
+	dir := function(t, "sparse", app("def cape_handler(d): return d\n"))
+	f, err := os.Create(filepath.Join(dir, "hole"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// badInput is a command that must fail, and a word that its error must hold.
+type badInput struct {
+	name string
+	args []string
+	says string
+}
+
+// badInputs deploys what they need; echo is a function that works.
+func badInputs(t *testing.T, p *platform.Platform, echo string) []badInput {
+	t.Helper()
+	stranger := p.Mint(func(c map[string]any) { c["sub"], c[platform.UsernameClaim] = "eve|2", "eve" })
 	deployed := func(name, source string) string { return p.Deploy(function(t, name, app(source))) }
 	empty := t.TempDir()
-	for _, c := range []struct {
-		name string
-		args []string
-		says string
-	}{
+	return []badInput{
 		{"unknown id", []string{"run", "2222222222222222222222", "x"}, "function"},
 		{"unknown name", []string{"run", "dev/nothing", "x"}, "function"},
 		{"unknown user", []string{"encrypt", "x", "--username", "nobody"}, ""},
@@ -70,9 +149,28 @@ func TestBadInput(t *testing.T) {
 		{"takes too much memory", []string{"run", deployed("memory", "def cape_handler(d): return str(len(bytearray(3 << 30)))\n"), "x"}, ""},
 		{"fails to import", []string{"run", deployed("imports", "import no_such_module\ndef cape_handler(d): return d\n"), "x"}, "no_such_module"},
 		{"--pcr without colon", []string{"run", echo, "x", "--pcr", "abc"}, "pcr"},
+		{"link in a zip", []string{"deploy", zipFile(t, map[string]string{"app.py": "def cape_handler(d): return d\n", "link->": "/etc/passwd"})}, ""},
+		{"bomb", []string{"deploy", bomb(t)}, ""},
+		{"oversized folder", []string{"deploy", sparse(t, 1_000_000_001)}, "1,000,000,000"},
+		{"shared object for another platform", []string{"deploy", function(t, "foreign", map[string]string{
+			"app.py": "def cape_handler(d): return d\n", "m.cpython-311-darwin.so": "\xcf\xfa\xed\xfe"})}, "darwin"},
+		{"expired token", []string{"run", echo, "x", "--token", p.Mint(func(c map[string]any) { c["exp"] = time.Now().Unix() - 60 })}, "expired"},
+		{"somebody else's function", []string{"run", echo, "x", "--token", stranger}, "function"},
+		{"deleting somebody else's function", []string{"delete", echo, "--token", stranger}, "function"},
+		{"wrong PCR", []string{"run", echo, "x", "--pcr", "8:" + strings.Repeat("0", 96)}, "PCR8"},
+		{"wrong checksum", []string{"run", echo, "x", "--function-checksum", strings.Repeat("0", 64)}, "checksum"},
 		{"no argument", []string{"delete"}, ""},
 		{"unknown output", []string{"run", echo, "x", "-o", "yaml"}, ""},
-	} {
+	}
+}
+
+// TestBadInput: each gets exit status 1 and one clear message, prints nothing
+// on standard output, and the next request works.
+func TestBadInput(t *testing.T) {
+	p := start(t, t.TempDir())
+	echo := p.Deploy(function(t, "echo", app("def cape_handler(d): return d\n")))
+	deployed := func(name, source string) string { return p.Deploy(function(t, name, app(source))) }
+	for _, c := range badInputs(t, p, echo) {
 		t.Run(c.name, func(t *testing.T) {
 			r := p.Cape("", c.args...)
 			if r.Code != 1 || r.Out != "" || !strings.Contains(strings.ToLower(r.Err), strings.ToLower(c.says)) || strings.Contains(r.Err, "panic") || len(r.Err) < 10 {
@@ -90,6 +188,13 @@ func TestBadInput(t *testing.T) {
 	if got := p.Must("run", noisy, "ok"); got != "ok\n" {
 		t.Errorf("a noisy handler: %q", got[:min(len(got), 100)])
 	}
+	t.Run("wrong root", func(t *testing.T) {
+		other := start(t, t.TempDir())
+		env := append(other.Env(), "CAPE_ENCLAVE_HOST="+p.URL)
+		if r := p.CapeEnv(env, "", "run", echo, "x", "--token", p.Token(), "--trust-first-use"); r.Code != 1 || r.Out != "" || !strings.Contains(r.Err, "root") {
+			t.Errorf("%+v", r)
+		}
+	})
 	t.Run("no server", func(t *testing.T) {
 		env := append(p.Env(), "CAPE_ENCLAVE_HOST=http://127.0.0.1:1")
 		if r := p.CapeEnv(env, "", "list"); r.Code != 1 || r.Out != "" || r.Err == "" {

@@ -20,6 +20,7 @@ func TestKillDuringDeploy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	t.Parallel() // beside a handler that hangs for a minute
 	dir := t.TempDir()
 	noise := make([]byte, 2<<20)
 	rand.Read(noise)

@@ -142,7 +142,7 @@ func faultOf(err error) *fault {
 func hostFault(h *vault.HostError) *fault {
 	switch h.Code {
 	case wire.CodeQuota:
-		return fatal(wire.CodeQuota, "the server has no room left for this account's functions", "delete functions that are not needed any more")
+		return fatal(wire.CodeQuota, "the server has no room left for this function", "delete functions that are not needed any more, or ask the operator for room")
 	case wire.CodeTooLarge:
 		return fatal(wire.CodeTooLarge, "the server does not store functions of this size", "make the deploy folder smaller")
 	}

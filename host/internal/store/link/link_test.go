@@ -231,7 +231,7 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 503 || code(t, b) != wire.CodeUnavailable {
+	if b, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != 429 || code(t, b) != wire.CodeQuota {
 		t.Errorf("%d %s %v", resp.StatusCode, b, err)
 	}
 }

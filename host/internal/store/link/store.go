@@ -232,7 +232,7 @@ func (s Store) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, store.ErrInvalid):
 		reply.Error(w, wire.CodeInvalidRequest, "the record was refused", "see the host's log")
 	case errors.Is(err, store.ErrFull):
-		reply.Error(w, wire.CodeUnavailable, "the server's disk is full", "ask its operator for room, then deploy again")
+		reply.Error(w, wire.CodeQuota, "the server has no room left", "ask its operator for room, then deploy again")
 	default:
 		reply.Error(w, wire.CodeUnavailable, "the server's store does not answer", "try again; its operator finds the reason in the log")
 	}
