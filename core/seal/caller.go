@@ -53,7 +53,7 @@ func (c *Caller) Nonce() []byte { return bytes.Clone(c.request.Nonce) }
 // Receive takes the enclave's answer. Nothing in it counts before Bind. Errors:
 // *wire.RemoteError when somebody refused, wire.ErrMalformed, ErrKEM.
 func (c *Caller) Receive(message []byte) (*wire.Attest, error) {
-	if c.attest != nil || c.done {
+	if c.attest != nil {
 		return nil, ErrOrder
 	}
 	a, err := wire.ParseAttest(message)
@@ -72,7 +72,7 @@ func (c *Caller) Receive(message []byte) (*wire.Attest, error) {
 // Roots are those of the policy. Whether that trust, key and policy are the ones the user
 // accepted is the caller's to compare. Errors: ErrBinding, ErrTrust.
 func (c *Caller) Bind(evidence *attest.Evidence, roots ...[]byte) (*Attested, error) {
-	if c.attest == nil || c.bound || c.done {
+	if c.attest == nil || c.bound {
 		return nil, ErrOrder
 	}
 	a := c.attest

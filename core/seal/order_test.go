@@ -1,8 +1,10 @@
 package seal_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/seal"
@@ -73,16 +75,96 @@ func TestStepsInOrder(t *testing.T) {
 	if _, err := c.Receive(message); !errors.Is(err, seal.ErrOrder) {
 		t.Errorf("a second attest received: %v", err)
 	}
-	other, err := seal.NewCaller(route)
+	a, err := wire.ParseAttest(message)
 	if err != nil {
 		t.Fatal(err)
 	}
-	evidence, err := attest.Verify(nil, e.Sign(other.Nonce(), e.ReceiptSPKI(), []byte("x")), e.Accepts(other.Nonce()), at)
+	evidence, err := attest.Verify(nil, a.Document, e.Accepts(c.Nonce()), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bind(evidence, e.Authority.Root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bind(evidence, e.Authority.Root); !errors.Is(err, seal.ErrOrder) {
+		t.Errorf("bound twice: %v", err)
+	}
+	if _, _, err := c.Open(seal.Opening{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bind(evidence, e.Authority.Root); !errors.Is(err, seal.ErrOrder) {
+		t.Errorf("bound after open: %v", err)
+	}
+}
+
+// Evidence is of the very document that came, and for the caller's own nonce, whatever the
+// policy was under which it was verified.
+func TestEvidenceOfAnotherDocument(t *testing.T) {
+	e := testkit.NewEnclave(at)
+	c, err := seal.NewCaller(route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := seal.NewResponder(c.Hello(), route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := e.Answer(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := r.Claim(e.Config, e.Policy, e.TLS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Receive(message); err != nil {
+		t.Fatal(err)
+	}
+	e.At = at.Add(time.Second) // the same claim in another document
+	evidence, err := attest.Verify(nil, e.Sign(c.Nonce(), e.ReceiptSPKI(), claim), e.Accepts(c.Nonce()), at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Bind(evidence, e.Authority.Root); !errors.Is(err, seal.ErrBinding) {
-		t.Errorf("evidence of another document: %v", err)
+		t.Errorf("another document with the same claim: %v", err)
+	}
+}
+
+func TestEvidenceForAnotherNonce(t *testing.T) {
+	e := testkit.NewEnclave(at)
+	c, err := seal.NewCaller(route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := wire.ParseHello(c.Hello())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Nonce = bytes.Repeat([]byte{1}, wire.NonceSize)
+	hello, err := h.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := seal.NewResponder(hello, route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := e.Answer(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.Receive(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accept := e.Accepts(nil)
+	accept.NonceNotChecked = true
+	evidence, err := attest.Verify(nil, a.Document, accept, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bind(evidence, e.Authority.Root); !errors.Is(err, seal.ErrBinding) {
+		t.Errorf("a document for another nonce: %v", err)
 	}
 }
 

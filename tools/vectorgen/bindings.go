@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -154,7 +155,12 @@ func bindingsBinding(s *set) {
 		s.check(err)
 		x.userData = data
 	})
-	s.scene("receipt-key-of-rsa", "A document with something else than an Ed25519 key.", "binding", func(x *scene) { x.document.PublicKey = hashBytes("key") })
+	s.scene("receipt-key-raw", "A document with a public key of no known form.", "binding", func(x *scene) { x.document.PublicKey = hashBytes("key") })
+	s.scene("receipt-key-on-p384", "A document with a key of another kind than Ed25519.", "binding", func(x *scene) {
+		spki, err := x509.MarshalPKIXPublicKey(testkit.Key("receipt").Public())
+		s.check(err)
+		x.document.PublicKey = spki
+	})
 }
 
 func bindingsTrust(s *set) {
