@@ -15,7 +15,7 @@ import (
 	"github.com/cape-functions/cape/host/internal/launcher/qemu"
 )
 
-// devFlags are the flags of `caped dev` and of `caped kms init`.
+// devFlags are the flags of `caped dev`.
 type devFlags struct {
 	dataDir, listen, enclave, python, runtime, image, logFormat string
 	memory, cpus                                                int
@@ -62,34 +62,6 @@ in another terminal finds the platform by itself, or by the variables in DATA-DI
 	f.register(cmd)
 	cmd.Flags().StringVar(&f.listen, "listen", devserver.DefaultListen, "address to serve on; port 0 takes a free one")
 	cmd.Flags().BoolVar(&f.tls, "tls", false, "serve HTTPS with a local CA (DATA-DIR/ca.pem)")
-	return cmd
-}
-
-func kmsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "kms", Short: "The key that wraps all others"}
-	var f devFlags
-	initCmd := &cobra.Command{
-		Use:   "init",
-		Short: "Have an enclave make the platform's key, and print its ARN",
-		Long: `Boots an enclave without a key. It creates one in the local KMS under the final policy, which
-nobody can change afterwards, and returns a birth document. caped dev does this by itself
-at its first start. Running it again prints the key that is there.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts, err := f.options(cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			arn, err := devserver.InitKMS(cmd.Context(), opts)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), arn)
-			return err
-		},
-	}
-	f.register(initCmd)
-	cmd.AddCommand(initCmd)
 	return cmd
 }
 

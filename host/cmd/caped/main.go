@@ -43,11 +43,11 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "caped",
 		Short:         "The host's side of Cape: carries ciphertext, starts enclaves",
-		Long:          "caped runs on the host. It stores and carries ciphertext and starts enclaves; it never sees plaintext.\n\nTo try Cape on this machine, without a cloud account: caped dev",
+		Long:          "caped runs on the host. It stores and carries ciphertext and starts enclaves; it never sees plaintext.\n\nTo try Cape on this machine, without a cloud account: caped dev\nIn production: caped serve (control plane), caped worker (enclaves), caped kms init",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(devCommand(), kmsCommand(), doctorCommand(), versionCommand())
+	root.AddCommand(devCommand(), serveCommand(), workerCommand(), kmsCommand(), doctorCommand(), versionCommand())
 	return root
 }
 

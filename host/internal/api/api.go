@@ -39,12 +39,13 @@ type Functions interface {
 	Ping(ctx context.Context) error
 }
 
-// Config says what the API serves. Every field must be set.
+// Config says what the API serves. Every field must be set, but KeySet.
 type Config struct {
 	Functions Functions
 	// Verify checks a bearer token: identity.ErrExpired, or another error.
 	Verify func(token string) (*identity.Claims, error)
-	// KeySet returns the issuer's public keys (RFC 7517), Issuer its name.
+	// KeySet returns the issuer's public keys (RFC 7517), Issuer its name; nil when
+	// the issuer is somebody else, who publishes them.
 	KeySet func() ([]byte, error)
 	Issuer string
 	// Releases says what the enclaves run; empty while none does.
