@@ -45,7 +45,7 @@ func nitroBackend(ctx context.Context, w settings.Worker, log *slog.Logger) (lau
 	h := hub.New(hub.Config{Log: log})
 	l, err := nitro.New(ctx, nitro.Config{
 		CLI: w.Enclave.NitroCLI, Image: w.Enclave.Image, Release: release, CPUs: w.Enclave.CPUs, Memory: w.Enclave.Memory,
-		Name: "cape-" + strings.ReplaceAll(w.Name, ".", "-"), Hub: h, Log: log,
+		Name: "cape-" + strings.ReplaceAll(w.Name, ".", "-") + "-worker", Hub: h, Log: log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, h.Close())

@@ -86,6 +86,7 @@ func initProduction(cmd *cobra.Command, w settings.Worker, r keyRequest) (string
 	if err != nil {
 		return "", err
 	}
+	w.Name += "-init" // a worker of this name may be waiting for the key
 	opts := worker.Options{Settings: w, Log: log, Launcher: backend(w, log)}
 	request, err := r.build(w.Development.Dir != "")
 	if err != nil {

@@ -74,7 +74,7 @@ func Run(ctx context.Context, opts Options) (err error) {
 	}
 	w := &worker{opts: opts, cfg: opts.Settings, log: opts.Log, state: fleet.Starting}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if err := w.open(ctx); err != nil {
+	if err := w.open(ctx, 0); err != nil {
 		return err
 	}
 	return w.serve(ctx)
@@ -88,7 +88,7 @@ func Init(ctx context.Context, opts Options, request wire.KEKRequest) (arn strin
 	}
 	w := &worker{opts: opts, cfg: opts.Settings, log: opts.Log}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if err := w.open(ctx); err != nil {
+	if err := w.open(ctx, -1); err != nil {
 		return "", err
 	}
 	return w.makeKey(ctx, request)
@@ -108,8 +108,9 @@ func (w *worker) close() error {
 	return errors.Join(errs...)
 }
 
-// open makes everything but enclaves and listeners.
-func (w *worker) open(ctx context.Context) error {
+// open makes everything but enclaves and listeners. pairs is how many RSA pairs a
+// played KMS keeps ahead of need (devcloud.Config).
+func (w *worker) open(ctx context.Context, pairs int) error {
 	token, err := fleet.ReadToken(w.cfg.WorkerToken)
 	if err != nil {
 		return err
@@ -126,7 +127,7 @@ func (w *worker) open(ctx context.Context) error {
 		return nil
 	})
 	if dir := w.cfg.Development.Dir; dir != "" {
-		if w.cloud, err = devcloud.Open(devcloud.Config{Dir: dir, Log: w.log}); err != nil {
+		if w.cloud, err = devcloud.Open(devcloud.Config{Dir: dir, Pairs: pairs, Log: w.log}); err != nil {
 			return err
 		}
 		w.onClose(w.cloud.Close)
@@ -271,7 +272,7 @@ func Measurements(ctx context.Context, opts Options) (m map[string]string, err e
 	}
 	w := &worker{opts: opts, cfg: opts.Settings, log: opts.Log}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if err := w.open(ctx); err != nil {
+	if err := w.open(ctx, -1); err != nil {
 		return nil, err
 	}
 	return w.launcher.Measure(ctx)
