@@ -55,7 +55,7 @@ func playQEMU(args []string) int {
 		return 1
 	}
 	behaviour := string(kernel)
-	if argument(args, "-accel") == "kvm" && argument(args, "-append") != cmdline {
+	if argument(args, "-accel") == "kvm" && argument(args, "-append") != cmdline+added {
 		switch { // the probe
 		case strings.Contains(behaviour, "kvm-dies"):
 			return 1
@@ -209,7 +209,7 @@ func TestLaunch(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(e.dir, "args"))
 		return err == nil && json.Unmarshal(text, &args) == nil
 	})
-	if argument(args, "-append") != cmdline || argument(args, "-accel") != "tcg" || slices.Contains(args, "-netdev") || slices.Contains(args, "-drive") {
+	if argument(args, "-append") != cmdline+added || argument(args, "-accel") != "tcg" || slices.Contains(args, "-netdev") || slices.Contains(args, "-drive") {
 		t.Errorf("arguments %q", args)
 	}
 	if b, err := os.ReadFile(filepath.Join(e.dir, "ramdisk-seen")); err != nil || string(b) != "baseours" {

@@ -24,10 +24,14 @@ func machine(accel string, memory, cpus int) []string {
 	}
 }
 
+// added to the image's command line, as every hypervisor adds where its devices are: this machine has
+// no keyboard controller, by which AWS's command line restarts.
+const added = " reboot=t"
+
 // command is what the enclave's processes are.
 func (l *Launcher) command(e *enclave) (device, vm *exec.Cmd) {
 	args := append(machine(e.accel, l.cfg.Memory, l.cfg.CPUs),
-		"-kernel", e.boot.kernel, "-initrd", e.boot.ramdisk, "-append", e.boot.cmdline,
+		"-kernel", e.boot.kernel, "-initrd", e.boot.ramdisk, "-append", e.boot.cmdline+added,
 		"-object", "rng-random,id=random,filename=/dev/urandom", "-device", "virtio-rng-device,rng=random")
 	cid := strconv.FormatUint(uint64(e.cid), 10)
 	if l.tools.vsock == "" {
