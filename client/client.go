@@ -122,12 +122,12 @@ const slow = 20 * time.Second
 // long, because it asked somebody, gets a fresh connection and document.
 func (c *Client) open(ctx context.Context, route v1.Route, path ...string) (*v1.Session, error) {
 	for again := false; ; again = true {
-		ws, err := c.link.Dial(ctx, wire.SubprotocolRuntime, path...)
+		ws, err := c.link.DialToken(ctx, wire.SubprotocolRuntime, path...)
 		if err != nil {
 			return nil, err
 		}
 		var took time.Duration
-		s, err := v1.Open(ctx, ws, route, func(ctx context.Context, document, nonce []byte) (*attest.Evidence, error) {
+		s, err := v1.Open(ctx, ws.Conn, route, func(ctx context.Context, document, nonce []byte) (*attest.Evidence, error) {
 			begin := c.now()
 			ev, err := c.judge.Enclave(ctx, c.contact(route, document, nonce))
 			took = c.now().Sub(begin)

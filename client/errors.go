@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/cape-functions/cape/client/internal/link"
-	v1 "github.com/cape-functions/cape/client/internal/v1"
 	"github.com/cape-functions/cape/client/trust"
 )
 
@@ -19,7 +18,7 @@ var (
 	ErrTrust = trust.ErrTrust
 	// ErrChecksum: the function is not the pinned one, or a result is not what the
 	// attested enclave computed from what was sent.
-	ErrChecksum = v1.ErrChecksum
+	ErrChecksum = link.ErrChecksum
 	// ErrUnreachable: no connection to the server, or none that TLS accepts.
 	ErrUnreachable = link.ErrUnreachable
 	// ErrRedirect: the server sent the client somewhere it does not go.
@@ -30,11 +29,11 @@ var (
 	ErrToken = link.ErrToken
 	// ErrClosed: the connection ended before the answer came, or is not open any more:
 	// servers close sessions that were idle for 60 seconds.
-	ErrClosed = v1.ErrClosed
+	ErrClosed = link.ErrClosed
 	// ErrStalled: the server has stopped answering.
-	ErrStalled = v1.ErrStalled
+	ErrStalled = link.ErrStalled
 	// ErrTooLarge: an input, function or result is over its limit.
-	ErrTooLarge = v1.ErrTooLarge
+	ErrTooLarge = link.ErrTooLarge
 	// ErrFunction: the text does not name a function.
 	ErrFunction = errors.New("not a function id (22 characters) or user/name")
 	// ErrPackage: the folder or zip cannot be deployed.

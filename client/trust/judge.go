@@ -10,6 +10,7 @@ import (
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/chain"
 	"github.com/cape-functions/cape/core/attest/nitro"
+	"github.com/cape-functions/cape/core/wire"
 )
 
 // ErrTrust is matched by every refusal of this package that is not a defect of the
@@ -36,11 +37,18 @@ type Contact struct {
 	Claims func(nitro.Document) (Claims, error)
 }
 
-// Claims are the parts of a document's user data that can be pinned.
+// Claims are the parts of a verified document, and of what it commits to, that can be
+// pinned.
 type Claims struct {
 	// KeyPolicy is the SHA-256 of the KMS key policy, 32 bytes; nil when this kind of
 	// document does not carry it.
 	KeyPolicy []byte
+	// KMS is the ARN of the key that the policy is of; empty when this kind of document
+	// does not tell.
+	KMS string
+	// Trust is the encoding of the runtime's trust, which PCR16 measures; nil when this
+	// kind of document does not tell.
+	Trust []byte
 }
 
 // Code says what a function name or id meant on this connection.
@@ -53,9 +61,32 @@ type Code struct {
 	Name string
 	// Checksum is the attested SHA-256 of the function's zip.
 	Checksum [32]byte
+	// Manifest is what the enclave showed and the client verified; nil in v1, which
+	// has none.
+	Manifest *wire.Manifest
+	// Pinned tells that the caller named account or code in this very call.
+	Pinned bool
 	// Deployed marks code that this client deployed itself just now: a new meaning of
 	// the name is then no surprise.
 	Deployed bool
+}
+
+// Expected is what a function must be, as far as it is known before the enclave says.
+type Expected struct {
+	// Checksum is that of the code, Account the one that signed it; nil: not known.
+	Checksum, Account []byte
+	// Seq is the lowest acceptable version, 0 if none is known.
+	Seq uint64
+}
+
+// Holder says whose account an attested enclave named.
+type Holder struct {
+	// Origin is the server as the user named it.
+	Origin string
+	// User is the name that was asked for.
+	User string
+	// Account is the attested account.
+	Account [32]byte
 }
 
 // Judge decides. Implementations are safe for concurrent use.
@@ -63,13 +94,20 @@ type Judge interface {
 	// Enclave verifies a document and returns the evidence, or an error: one of
 	// package attest's for a bad document, or one that matches ErrTrust.
 	Enclave(context.Context, Contact) (*attest.Evidence, error)
-	// Function is asked before an input is sent to the code.
+	// Expected tells what is known of a function, by Code's Origin with ID or Name.
+	Expected(context.Context, Code) (Expected, error)
+	// Function is asked before an input is sent to the code, unless the enclave was
+	// told what Expected said.
 	Function(context.Context, Code) error
+	// Recipient is asked before something is encrypted to an account that was found by a
+	// username.
+	Recipient(context.Context, Holder) error
 }
 
 // Difference is one value that is not what it was, or not what was asked for.
 type Difference struct {
-	// What names the value: "root", "PCR0", "key policy", "function ID".
+	// What names the value: "root", "PCR0", "key policy", "KMS key", "trust", "function ID",
+	// "account of user/name", "version of user/name".
 	What string
 	// Old are the accepted values and New the one that was found, lower hex. New is
 	// "absent" when the document lacks it.
@@ -127,6 +165,28 @@ func (u *Unknown) Error() string {
 
 // Unwrap makes errors.Is see ErrTrust.
 func (u *Unknown) Unwrap() error { return ErrTrust }
+
+// UnknownAccount is the refusal of an account that nobody vouched for yet.
+type UnknownAccount struct {
+	Origin string
+	// Name is what was asked for: "user/name" or a username.
+	Name string
+	// Account is the account found, lower hex, or wire.UnsignedAccount.
+	Account string
+	// Declined tells that somebody was asked and said no.
+	Declined bool
+}
+
+// Error says which account.
+func (u *UnknownAccount) Error() string {
+	if u.Declined {
+		return fmt.Sprintf("the account %s of %s was not accepted", u.Account, u.Name)
+	}
+	return fmt.Sprintf("%s belongs to the account %s, which is not known yet, and nobody could be asked whether to trust it", u.Name, u.Account)
+}
+
+// Unwrap makes errors.Is see ErrTrust.
+func (u *UnknownAccount) Unwrap() error { return ErrTrust }
 
 // UnknownRoot is the refusal of a root that is neither AWS's nor named by the user.
 type UnknownRoot struct {

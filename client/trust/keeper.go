@@ -35,6 +35,10 @@ type Introduction struct {
 	// KeyPolicy is the SHA-256 of the KMS key policy, lower hex, empty if this
 	// document does not carry it.
 	KeyPolicy string
+	// KMS is the ARN of the KEK, and Trust what the runtime believes; empty and nil if
+	// this document does not tell.
+	KMS   string
+	Trust *wire.Trust
 }
 
 // NoticeKind tells Notices apart.
@@ -50,6 +54,12 @@ const (
 	KeyPolicyAdded
 	// NameChanged: Function means other code than last time: Old, New.
 	NameChanged
+	// PinAdded: the entry had no New of this kind (Function) yet; it was remembered.
+	PinAdded
+	// AccountAdded: the account New of Function was remembered.
+	AccountAdded
+	// Unsigned: no account signed Function: the operator could run and decrypt for it.
+	Unsigned
 	// NotRemembered: the trust file cannot be written; Cause tells why.
 	NotRemembered
 )
@@ -75,6 +85,14 @@ type Keeper struct {
 	PCRs map[int][]nitro.PCR
 	// FirstUse accepts and remembers unknown origins without asking.
 	FirstUse bool
+	// Own is the caller's own account, if there is one: nobody is asked about it.
+	Own *[32]byte
+	// Account is the account, lower hex, or wire.UnsignedAccount, that the user expects of
+	// a name in this call; empty: none was given.
+	Account string
+	// AskAccount shows an account that is not known yet and returns whether it was
+	// accepted; nil: there is nobody to ask.
+	AskAccount func(context.Context, UnknownAccount) (bool, error)
 	// Ask shows an introduction and returns whether it was accepted; nil: there is
 	// nobody to ask.
 	Ask func(context.Context, Introduction) (bool, error)
@@ -128,20 +146,17 @@ func (k *Keeper) known(ctx context.Context, c Contact, entry *wire.TrustOrigin) 
 	case err != nil:
 		return nil, err
 	}
+	if d := pinDifferences(entry, claims); len(d) > 0 {
+		return nil, &Change{Origin: c.Origin, Differences: d}
+	}
+	if err := k.addPins(ctx, c.Origin, entry, claims); err != nil {
+		return nil, err
+	}
+	state := policy.Held
 	if claims.KeyPolicy == nil {
-		ev.Checks = append(ev.Checks, keyPolicyCheck(policy.NotChecked, claims))
-		return ev, nil
+		state = policy.NotChecked
 	}
-	now := hex.EncodeToString(claims.KeyPolicy)
-	if entry.KeyPolicy == "" {
-		if err := k.addKeyPolicy(ctx, c.Origin, now); err != nil {
-			return nil, err
-		}
-	} else if entry.KeyPolicy != now {
-		return nil, &Change{Origin: c.Origin, Differences: []Difference{
-			{What: "key policy", Old: []string{entry.KeyPolicy}, New: now}}}
-	}
-	ev.Checks = append(ev.Checks, keyPolicyCheck(policy.Held, claims))
+	ev.Checks = append(ev.Checks, pinChecks(state, claims)...)
 	return ev, nil
 }
 
@@ -159,9 +174,7 @@ func (k *Keeper) changed(c Contact, entry *wire.TrustOrigin, p policy.Policy, ca
 	}
 	maps.Copy(want, k.PCRs)
 	change := &Change{Origin: c.Origin, Cause: cause, Differences: k.differences(want, ev.Document.PCRs)}
-	if now := hex.EncodeToString(claims.KeyPolicy); claims.KeyPolicy != nil && entry.KeyPolicy != "" && entry.KeyPolicy != now {
-		change.Differences = append(change.Differences, Difference{What: "key policy", Old: []string{entry.KeyPolicy}, New: now})
-	}
+	change.Differences = append(change.Differences, pinDifferences(entry, claims)...)
 	return change
 }
 
@@ -203,7 +216,7 @@ func (k *Keeper) stated(c Contact) (*attest.Evidence, error) {
 	case err != nil:
 		return nil, err
 	}
-	ev.Checks = append(ev.Checks, keyPolicyCheck(policy.NotChecked, claims))
+	ev.Checks = append(ev.Checks, pinChecks(policy.NotChecked, claims)...)
 	return ev, nil
 }
 
@@ -218,7 +231,12 @@ func (k *Keeper) introduce(ctx context.Context, c Contact) (*attest.Evidence, er
 		return nil, err
 	}
 	in := Introduction{Origin: c.Origin, Root: hex.EncodeToString(ev.Root[:]), Development: ev.DevelopmentRoot,
-		PCRs: map[int]nitro.PCR{}, KeyPolicy: hex.EncodeToString(claims.KeyPolicy)}
+		PCRs: map[int]nitro.PCR{}, KeyPolicy: hex.EncodeToString(claims.KeyPolicy), KMS: claims.KMS}
+	if claims.Trust != nil {
+		if in.Trust, err = readTrust(claims.Trust); err != nil {
+			return nil, fmt.Errorf("%w: the runtime's trust: %w", attest.ErrField, err)
+		}
+	}
 	for _, i := range pinned {
 		if pcr, ok := ev.Document.PCRs[i]; ok {
 			in.PCRs[i] = pcr
@@ -238,18 +256,18 @@ func (k *Keeper) introduce(ctx context.Context, c Contact) (*attest.Evidence, er
 			return nil, &Unknown{Introduction: in, Declined: true}
 		}
 	}
-	if err := k.remember(ctx, c, ev, in); err != nil {
+	if err := k.remember(ctx, c, ev, in, claims.Trust); err != nil {
 		return nil, err
 	}
-	ev.Checks = append(ev.Checks, keyPolicyCheck(policy.Held, claims))
+	ev.Checks = append(ev.Checks, pinChecks(policy.Held, claims)...)
 	return ev, nil
 }
 
 // remember writes the entry of a first contact. If another process did so meanwhile,
 // its entry must accept this document as well.
-func (k *Keeper) remember(ctx context.Context, c Contact, ev *attest.Evidence, in Introduction) error {
+func (k *Keeper) remember(ctx context.Context, c Contact, ev *attest.Evidence, in Introduction, believes []byte) error {
 	entry := &wire.TrustOrigin{Root: in.Root, Development: in.Development, PCRs: map[string][]string{},
-		KeyPolicy: in.KeyPolicy, Added: c.At.UTC().Format(time.RFC3339)}
+		KeyPolicy: in.KeyPolicy, KMS: in.KMS, Trust: believes, Added: c.At.UTC().Format(time.RFC3339)}
 	if in.Development {
 		entry.RootDER = ev.Document.CABundle[0]
 	}
@@ -272,87 +290,6 @@ func (k *Keeper) remember(ctx context.Context, c Contact, ev *attest.Evidence, i
 	}
 	k.notify(Notice{Kind: Added, Origin: c.Origin, Root: in.Root})
 	return nil
-}
-
-func (k *Keeper) addKeyPolicy(ctx context.Context, origin, now string) error {
-	err := k.Store.Update(ctx, func(f *wire.TrustFile) error {
-		entry := f.Origins[origin]
-		if entry == nil {
-			return nil
-		}
-		if entry.KeyPolicy != "" && entry.KeyPolicy != now {
-			return &Change{Origin: origin, Differences: []Difference{{What: "key policy", Old: []string{entry.KeyPolicy}, New: now}}}
-		}
-		entry.KeyPolicy = now
-		return nil
-	})
-	if err == nil {
-		k.notify(Notice{Kind: KeyPolicyAdded, Origin: origin, New: now})
-	}
-	return k.unwritable(origin, err)
-}
-
-// Function implements [Judge]: an id that means other code is refused, a name that
-// does is announced.
-func (k *Keeper) Function(ctx context.Context, code Code) error {
-	entry, err := k.Store.Origin(code.Origin)
-	if err != nil || entry == nil {
-		return err
-	}
-	sum := hex.EncodeToString(code.Checksum[:])
-	if old, ok := entry.Functions[code.ID]; ok && code.ID != "" && old != sum {
-		return &Change{Origin: code.Origin, Differences: []Difference{{What: "function " + code.ID, Old: []string{old}, New: sum}}}
-	}
-	named := entry.Names[code.Name]
-	if named != nil && named.Checksum != sum && !code.Deployed {
-		k.notify(Notice{Kind: NameChanged, Origin: code.Origin, Function: code.Name, Old: named.Checksum, New: sum})
-	}
-	if !news(entry, code, sum) {
-		return nil
-	}
-	err = k.Store.Update(ctx, func(f *wire.TrustFile) error {
-		if e := f.Origins[code.Origin]; e != nil {
-			note(e, code, sum)
-		}
-		return nil
-	})
-	return k.unwritable(code.Origin, err)
-}
-
-// news tells whether the entry would change by noting the code.
-func news(e *wire.TrustOrigin, code Code, sum string) bool {
-	if code.ID != "" && e.Functions[code.ID] == "" {
-		return true
-	}
-	if code.Name == "" {
-		return false
-	}
-	n := e.Names[code.Name]
-	return n == nil || n.Checksum != sum || code.ID != "" && n.ID != code.ID
-}
-
-func note(e *wire.TrustOrigin, code Code, sum string) {
-	if code.ID != "" {
-		if e.Functions == nil {
-			e.Functions = map[string]string{}
-		}
-		e.Functions[code.ID] = sum
-	}
-	if code.Name == "" {
-		return
-	}
-	if e.Names == nil {
-		e.Names = map[string]*wire.TrustedNamed{}
-	}
-	n := e.Names[code.Name]
-	if n == nil {
-		n = &wire.TrustedNamed{}
-		e.Names[code.Name] = n
-	}
-	if n.Checksum != sum || code.ID != "" {
-		n.ID = code.ID
-	}
-	n.Checksum = sum
 }
 
 // unwritable turns a file that may not be written, which is how a pinned configuration

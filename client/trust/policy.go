@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cape-functions/cape/core/attest"
@@ -24,6 +25,11 @@ type Policy struct {
 	KeyPolicies [][32]byte
 	// KeyPolicyNotChecked accepts any key policy.
 	KeyPolicyNotChecked bool
+	// Accounts are the accounts of users whose functions are called by name, or whose
+	// Cape Keys are used.
+	Accounts map[string][32]byte
+	// AccountsNotChecked accepts any account: the server says whose function a name is.
+	AccountsNotChecked bool
 	// AllowDebug accepts enclaves in debug mode, whose memory the host can read.
 	AllowDebug bool
 	// MaxAge bounds the age of a live document; zero means one hour.
@@ -42,13 +48,13 @@ func (p Policy) Enclave(_ context.Context, c Contact) (*attest.Evidence, error) 
 		return nil, err
 	}
 	if p.KeyPolicyNotChecked || claims.KeyPolicy == nil {
-		ev.Checks = append(ev.Checks, keyPolicyCheck(policy.NotChecked, claims))
+		ev.Checks = append(ev.Checks, pinChecks(policy.NotChecked, claims)...)
 		return ev, nil
 	}
 	var old []string
 	for _, sum := range p.KeyPolicies {
 		if bytes.Equal(sum[:], claims.KeyPolicy) {
-			ev.Checks = append(ev.Checks, keyPolicyCheck(policy.Held, claims))
+			ev.Checks = append(ev.Checks, pinChecks(policy.Held, claims)...)
 			return ev, nil
 		}
 		old = append(old, hex.EncodeToString(sum[:]))
@@ -57,8 +63,43 @@ func (p Policy) Enclave(_ context.Context, c Contact) (*attest.Evidence, error) 
 		{What: "key policy", Old: old, New: hex.EncodeToString(claims.KeyPolicy), Stated: true}}}
 }
 
-// Function implements [Judge]: whoever uses a Policy pins checksums in the call.
-func (Policy) Function(context.Context, Code) error { return nil }
+// Expected implements [Judge].
+func (p Policy) Expected(_ context.Context, code Code) (Expected, error) {
+	user, _, _ := strings.Cut(code.Name, "/")
+	if account, ok := p.Accounts[user]; ok {
+		return Expected{Account: account[:]}, nil
+	}
+	return Expected{}, nil
+}
+
+// Function implements [Judge]: a function that is called by name must be pinned in the
+// call, or belong to the account that the policy names for its user. An id pins itself.
+func (p Policy) Function(_ context.Context, code Code) error {
+	if code.Manifest == nil || code.Name == "" || code.Pinned || code.Deployed {
+		return nil
+	}
+	user, _, _ := strings.Cut(code.Name, "/")
+	return p.account(code.Origin, code.Name, user, accountOf(code.Manifest))
+}
+
+// Recipient implements [Judge].
+func (p Policy) Recipient(_ context.Context, h Holder) error {
+	return p.account(h.Origin, h.User, h.User, hex.EncodeToString(h.Account[:]))
+}
+
+func (p Policy) account(origin, name, user, found string) error {
+	want, ok := p.Accounts[user]
+	switch {
+	case p.AccountsNotChecked:
+		return nil
+	case !ok:
+		return &UnknownAccount{Origin: origin, Name: name, Account: found}
+	case hex.EncodeToString(want[:]) != found:
+		return &Change{Origin: origin, Differences: []Difference{
+			{What: "account of " + name, Old: []string{hex.EncodeToString(want[:])}, New: found, Stated: true}}}
+	}
+	return nil
+}
 
 // Nobody is the Judge of a client that was given none: it refuses everything.
 type Nobody struct{}
@@ -67,6 +108,12 @@ type Nobody struct{}
 func (Nobody) Enclave(context.Context, Contact) (*attest.Evidence, error) {
 	return nil, fmt.Errorf("%w: no policy was given, and none accepts nothing", attest.ErrPolicy)
 }
+
+// Expected implements [Judge].
+func (Nobody) Expected(context.Context, Code) (Expected, error) { return Expected{}, nil }
+
+// Recipient implements [Judge].
+func (Nobody) Recipient(context.Context, Holder) error { return ErrTrust }
 
 // Function implements [Judge].
 func (Nobody) Function(context.Context, Code) error { return ErrTrust }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cape-functions/cape/client/internal/lockfile"
 	"github.com/cape-functions/cape/core/attest/nitro"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -214,6 +215,9 @@ func validateEntry(e *wire.TrustOrigin) error {
 	if e.KeyPolicy != "" && !isSum(e.KeyPolicy) {
 		return errors.New("key_policy is not a SHA-256")
 	}
+	if err := validatePins(e); err != nil {
+		return err
+	}
 	if _, err := time.Parse(time.RFC3339, e.Added); err != nil {
 		return errors.New("added is not a time of RFC 3339")
 	}
@@ -225,6 +229,28 @@ func validateEntry(e *wire.TrustOrigin) error {
 	for name, n := range e.Names {
 		if name == "" || n == nil || !isSum(n.Checksum) {
 			return fmt.Errorf("name %.100q has no SHA-256", name)
+		}
+		if n.Account != "" && n.Account != wire.UnsignedAccount && !isSum(n.Account) {
+			return fmt.Errorf("account of %.100q is none", name)
+		}
+	}
+	return nil
+}
+
+func validatePins(e *wire.TrustOrigin) error {
+	if e.KMS != "" {
+		if _, _, _, ok := keypolicy.ParseKey(e.KMS); !ok {
+			return errors.New("kms is not the ARN of a key")
+		}
+	}
+	if e.Trust != nil {
+		if _, err := readTrust(e.Trust); err != nil {
+			return errors.New("trust is not the encoding of one")
+		}
+	}
+	for user, account := range e.Accounts {
+		if user == "" || !isSum(account) {
+			return fmt.Errorf("account of %.100q is none", user)
 		}
 	}
 	return nil

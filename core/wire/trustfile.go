@@ -14,16 +14,22 @@ type TrustOrigin struct {
 	Development bool                     `json:"development,omitempty"` // Root is not AWS's
 	PCRs        map[string][]string      `json:"pcrs"`                  // index to accepted values: 0, 1, 2, 8, 16
 	KeyPolicy   string                   `json:"key_policy,omitempty"`  // SHA-256 of the KMS key policy
+	KMS         string                   `json:"kms,omitempty"`         // ARN of the KEK
+	Trust       []byte                   `json:"trust,omitempty"`       // encoding of the runtime's Trust, which PCR16 measures
 	Added       string                   `json:"added"`                 // RFC 3339
 	Functions   map[string]string        `json:"functions,omitempty"`   // function id to checksum
 	Names       map[string]*TrustedNamed `json:"names,omitempty"`       // "user/name"
-	Account     string                   `json:"account,omitempty"`     // reserved for the account of this origin's user
+	Accounts    map[string]string        `json:"accounts,omitempty"`    // username to account
 }
 
-// TrustedNamed is what a name meant when it was last used.
+// UnsignedAccount stands in TrustedNamed.Account for a function that no account signed.
+const UnsignedAccount = "none"
+
+// TrustedNamed is what a name meant when it was last used. Account and Seq are known
+// once a sealed session told them.
 type TrustedNamed struct {
-	ID       string  `json:"id,omitempty"`
-	Checksum string  `json:"checksum"`
-	Account  *string `json:"account,omitempty"`
-	Seq      uint64  `json:"seq,omitempty"`
+	ID       string `json:"id,omitempty"`
+	Checksum string `json:"checksum"`
+	Account  string `json:"account,omitempty"` // lower hex, or UnsignedAccount
+	Seq      uint64 `json:"seq,omitempty"`
 }

@@ -21,6 +21,15 @@ var (
 	ErrProtocol = errors.New("server does not speak Cape's protocol")
 	// ErrToken: there is no token, or none that can be sent.
 	ErrToken = errors.New("no usable token")
+	// ErrClosed: the connection ended before the answer came.
+	ErrClosed = errors.New("connection to the enclave was closed")
+	// ErrStalled: nothing moved for too long.
+	ErrStalled = errors.New("server has stopped answering")
+	// ErrTooLarge: an input or an answer is over its limit.
+	ErrTooLarge = errors.New("too large")
+	// ErrChecksum: what came back is not what the attested enclave computed from what was
+	// sent.
+	ErrChecksum = errors.New("checksums do not agree")
 )
 
 // RemoteError is an error that the server reported. Its texts are untrusted.

@@ -3,6 +3,8 @@ package link
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,7 +35,8 @@ type Link struct {
 // tokenForm is that of anything that can stand in Sec-WebSocket-Protocol: a JWT does.
 var tokenForm = regexp.MustCompile(`^[A-Za-z0-9._~+/=-]+$`)
 
-func (l *Link) token(ctx context.Context) (string, error) {
+// CallerToken returns the caller's token, of a form that can be sent. Errors match ErrToken.
+func (l *Link) CallerToken(ctx context.Context) (string, error) {
 	if l.Token == nil {
 		return "", fmt.Errorf("%w: none was given", ErrToken)
 	}
@@ -49,17 +52,40 @@ func (l *Link) token(ctx context.Context) (string, error) {
 
 func (l *Link) url(segments ...string) *url.URL { return l.Base.JoinPath(segments...) }
 
-// Dial opens a WebSocket on the path made of the segments, with the token in the
-// subprotocol, and follows one redirect.
-func (l *Link) Dial(ctx context.Context, subprotocol string, segments ...string) (*websocket.Conn, error) {
-	token, err := l.token(ctx)
+// Socket is an open WebSocket.
+type Socket struct {
+	*websocket.Conn
+	// PeerKey is the SHA-256 of the SPKI of the key that the other end of TLS holds; nil
+	// without TLS.
+	PeerKey []byte
+	cork    *corkable
+}
+
+// Cork holds back what is written until Uncork sends it at once.
+func (s *Socket) Cork() { s.cork.Cork() }
+
+// Uncork sends what was held back.
+func (s *Socket) Uncork() error { return s.cork.Uncork() }
+
+// DialToken opens a WebSocket on the path made of the segments, with the token beside the
+// subprotocol, as v1 has it, and follows one redirect.
+func (l *Link) DialToken(ctx context.Context, subprotocol string, segments ...string) (*Socket, error) {
+	token, err := l.CallerToken(ctx)
 	if err != nil {
 		return nil, err
 	}
-	at := l.url(segments...)
-	conn, next, err := l.dial(ctx, at, subprotocol, token)
+	return l.dialTwice(ctx, []string{subprotocol, token}, segments)
+}
+
+// Dial opens a WebSocket that carries no token, and follows one redirect.
+func (l *Link) Dial(ctx context.Context, subprotocol string, segments ...string) (*Socket, error) {
+	return l.dialTwice(ctx, []string{subprotocol}, segments)
+}
+
+func (l *Link) dialTwice(ctx context.Context, subprotocols, segments []string) (*Socket, error) {
+	conn, next, err := l.dial(ctx, l.url(segments...), subprotocols)
 	if next != nil {
-		conn, next, err = l.dial(ctx, next, subprotocol, token)
+		conn, next, err = l.dial(ctx, next, subprotocols)
 		if next != nil {
 			return nil, fmt.Errorf("%w: there is a second one behind the first", ErrRedirect)
 		}
@@ -67,20 +93,22 @@ func (l *Link) Dial(ctx context.Context, subprotocol string, segments ...string)
 	return conn, err
 }
 
-func (l *Link) dial(ctx context.Context, at *url.URL, subprotocol, token string) (*websocket.Conn, *url.URL, error) {
+// dial offers the subprotocols, of which the server must choose the first.
+func (l *Link) dial(ctx context.Context, at *url.URL, subprotocols []string) (*Socket, *url.URL, error) {
 	keep := &bodyKeeper{next: l.Transport}
-	conn, resp, err := websocket.Dial(ctx, at.String(), &websocket.DialOptions{
+	traced, cork := findCork(ctx)
+	conn, resp, err := websocket.Dial(traced, at.String(), &websocket.DialOptions{
 		HTTPClient:      &http.Client{Transport: keep, CheckRedirect: stay},
 		HTTPHeader:      http.Header{"User-Agent": {l.UserAgent}},
-		Subprotocols:    []string{subprotocol, token},
+		Subprotocols:    subprotocols,
 		CompressionMode: websocket.CompressionDisabled,
 	})
 	switch {
-	case err == nil && conn.Subprotocol() != subprotocol:
+	case err == nil && conn.Subprotocol() != subprotocols[0]:
 		_ = conn.CloseNow()
-		return nil, nil, fmt.Errorf("%w: it did not choose the subprotocol %s", ErrProtocol, subprotocol)
+		return nil, nil, fmt.Errorf("%w: it did not choose the subprotocol %s", ErrProtocol, subprotocols[0])
 	case err == nil:
-		return conn, nil, nil
+		return &Socket{Conn: conn, PeerKey: peerKey(resp.TLS), cork: *cork}, nil, nil
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
 	case resp == nil:
@@ -110,7 +138,7 @@ func (l *Link) JSON(ctx context.Context, r Request, out any) error {
 	token := ""
 	if !r.NoToken {
 		var err error
-		if token, err = l.token(ctx); err != nil {
+		if token, err = l.CallerToken(ctx); err != nil {
 			return err
 		}
 	}
@@ -175,6 +203,15 @@ func (l *Link) get(ctx context.Context, r Request, at *url.URL, token string) (i
 		return 0, nil, nil, fmt.Errorf("%w: its answer has more than %d bytes", ErrProtocol, limit)
 	}
 	return resp.StatusCode, body, nil, nil
+}
+
+// peerKey is the SHA-256 of the SPKI that a TLS server proved to hold, nil without TLS.
+func peerKey(state *tls.ConnectionState) []byte {
+	if state == nil || len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	sum := sha256.Sum256(state.PeerCertificates[0].RawSubjectPublicKeyInfo)
+	return sum[:]
 }
 
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -3,7 +3,6 @@ package link
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/http"
 	"time"
 )
@@ -14,7 +13,7 @@ import (
 func NewTransport(roots *x509.CertPool, insecure bool) *http.Transport {
 	return &http.Transport{
 		Proxy:       http.ProxyFromEnvironment,
-		DialContext: (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext: dialCorkable,
 		TLSClientConfig: &tls.Config{
 			MinVersion: tls.VersionTLS12, RootCAs: roots, NextProtos: []string{"http/1.1"},
 			InsecureSkipVerify: insecure, // asked for by name, and announced

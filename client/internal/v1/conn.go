@@ -13,16 +13,6 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 )
 
-// Sentinels.
-var (
-	// ErrClosed: the connection ended before the answer came.
-	ErrClosed = errors.New("connection to the enclave was closed")
-	// ErrStalled: nothing moved for too long.
-	ErrStalled = errors.New("server has stopped answering")
-	// ErrTooLarge: an input or an answer is over its limit.
-	ErrTooLarge = errors.New("too large")
-)
-
 const (
 	// piece is how much is written at a time; progress and patience go by it.
 	piece = 256 << 10
@@ -44,11 +34,11 @@ type conn struct {
 	ws *websocket.Conn
 }
 
-// watch returns a context that ends with ErrStalled when the patience is over; touch
+// watch returns a context that ends with link.ErrStalled when the patience is over; touch
 // begins it anew.
 func watch(ctx context.Context, patience time.Duration) (_ context.Context, touch func(time.Duration), stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(patience, func() { cancel(ErrStalled) })
+	timer := time.AfterFunc(patience, func() { cancel(link.ErrStalled) })
 	return ctx, func(d time.Duration) { timer.Reset(d) }, func() { timer.Stop(); cancel(nil) }
 }
 
@@ -57,17 +47,17 @@ func (c conn) send(ctx context.Context, kind websocket.MessageType, data []byte,
 	ctx, touch, stop := watch(ctx, movePatience)
 	defer stop()
 	if len(data) <= piece && progress == nil {
-		return classify(ctx, c.ws.Write(ctx, kind, data))
+		return link.Classify(ctx, c.ws.Write(ctx, kind, data))
 	}
 	w, err := c.ws.Writer(ctx, kind)
 	if err != nil {
-		return classify(ctx, err)
+		return link.Classify(ctx, err)
 	}
 	total := int64(len(data))
 	for done := int64(0); done < total; {
 		n, err := w.Write(data[done:min(done+piece, total)])
 		if err != nil {
-			return classify(ctx, err)
+			return link.Classify(ctx, err)
 		}
 		touch(movePatience)
 		done += int64(n)
@@ -75,7 +65,7 @@ func (c conn) send(ctx context.Context, kind websocket.MessageType, data []byte,
 			progress(done, total)
 		}
 	}
-	return classify(ctx, w.Close())
+	return link.Classify(ctx, w.Close())
 }
 
 // begin waits for a text message and returns what reads it, keeping the watch awake.
@@ -83,7 +73,7 @@ func (c conn) begin(ctx context.Context, touch func(time.Duration)) (io.Reader, 
 	c.ws.SetReadLimit(-1) // bounded by who reads, where the error can say so
 	kind, r, err := c.ws.Reader(ctx)
 	if err != nil {
-		return nil, classify(ctx, err)
+		return nil, link.Classify(ctx, err)
 	}
 	if kind != websocket.MessageText {
 		return nil, fmt.Errorf("%w: it sent a binary frame where text is due", link.ErrProtocol)
@@ -106,7 +96,7 @@ func (m *moving) Read(p []byte) (int, error) {
 		m.n = 0
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = classify(m.ctx, err)
+		err = link.Classify(m.ctx, err)
 	}
 	return n, err
 }
@@ -122,7 +112,7 @@ func (c conn) message(ctx context.Context, limit int64, touch func(time.Duration
 		return err
 	}
 	if int64(len(frame)) > limit {
-		return fmt.Errorf("%w: the server's answer has more than %d bytes", ErrTooLarge, limit)
+		return fmt.Errorf("%w: the server's answer has more than %d bytes", link.ErrTooLarge, limit)
 	}
 	return decode(frame, v)
 }
@@ -182,27 +172,6 @@ func exchange(ctx context.Context, send func(context.Context) error, read func(c
 		return said
 	}
 	return err
-}
-
-// classify names what ended a read or write.
-func classify(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	var ce websocket.CloseError
-	if errors.As(err, &ce) {
-		switch {
-		case ce.Code == websocket.StatusNormalClosure:
-			return ErrClosed
-		case ce.Code == websocket.StatusMessageTooBig:
-			return fmt.Errorf("%w: the server refused the size of a message", ErrTooLarge)
-		}
-		return fmt.Errorf("%w: status %d, reason %q", ErrClosed, ce.Code, ce.Reason)
-	}
-	return fmt.Errorf("%w: %w", ErrClosed, err)
 }
 
 // close ends with status 1000 and does not wait long for the other side.

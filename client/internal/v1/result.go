@@ -38,7 +38,7 @@ func splitResult(r io.Reader, limit int64) (output, rest []byte, err error) {
 			return nil, nil, err
 		}
 		if s.rest.Len() > maxRest {
-			return nil, nil, fmt.Errorf("%w: the server's answer has more than %d bytes beside its output", ErrTooLarge, maxRest)
+			return nil, nil, fmt.Errorf("%w: the server's answer has more than %d bytes beside its output", link.ErrTooLarge, maxRest)
 		}
 	}
 }
@@ -127,7 +127,7 @@ func (s *splitter) takeOutput() error {
 	_, err := s.output.ReadFrom(io.LimitReader(base64.NewDecoder(base64.StdEncoding, text), s.limit+1))
 	switch {
 	case int64(s.output.Len()) > s.limit:
-		return fmt.Errorf("%w: the result has more than %d bytes", ErrTooLarge, s.limit)
+		return fmt.Errorf("%w: the result has more than %d bytes", link.ErrTooLarge, s.limit)
 	case text.err != nil:
 		return unfinished(text.err)
 	case err != nil || !text.done:

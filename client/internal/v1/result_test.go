@@ -63,10 +63,10 @@ func TestReadResultRefuses(t *testing.T) {
 		"bytes behind":        {`{"message":{"message":"YQ=="}}x`, link.ErrProtocol},
 		"nested":              {strings.Repeat("[", 100), link.ErrProtocol},
 		"closed too often":    {`}}}]]]`, link.ErrProtocol},
-		"output too large":    {`{"message":{"message":"` + strings.Repeat("YWFh", 1000) + `"}}`, ErrTooLarge},
-		"rest too large":      {`{"message":{"type":"` + strings.Repeat("a", 1<<20) + `"}}`, ErrTooLarge},
-		"name too large":      {`{"` + strings.Repeat("a", 1<<20), ErrTooLarge},
-		"space without end":   {strings.Repeat(" ", 1<<20), ErrTooLarge},
+		"output too large":    {`{"message":{"message":"` + strings.Repeat("YWFh", 1000) + `"}}`, link.ErrTooLarge},
+		"rest too large":      {`{"message":{"type":"` + strings.Repeat("a", 1<<20) + `"}}`, link.ErrTooLarge},
+		"name too large":      {`{"` + strings.Repeat("a", 1<<20), link.ErrTooLarge},
+		"space without end":   {strings.Repeat(" ", 1<<20), link.ErrTooLarge},
 	} {
 		var v wire.ResultV1
 		if err := readResult(strings.NewReader(tc.frame), 100, &v); !errors.Is(err, tc.want) {

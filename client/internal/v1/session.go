@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -21,10 +20,6 @@ import (
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 )
-
-// ErrChecksum: what came back is not what the attested enclave computed from what was
-// sent.
-var ErrChecksum = errors.New("checksums do not agree")
 
 // documentPatience bounds the wait for the document: the enclave may have to load the
 // function first.
@@ -167,7 +162,7 @@ func (s *Session) take(ctx context.Context) (release func(*error), err error) {
 	}
 	return func(err *error) {
 		if *err != nil && !isRemote(*err) {
-			s.dead = ErrClosed
+			s.dead = link.ErrClosed
 			_ = s.conn.ws.CloseNow()
 		}
 		s.turn <- struct{}{}
@@ -195,7 +190,7 @@ func (s *Session) SendFunction(ctx context.Context, zip []byte, progress func(do
 // any other it is over.
 func (s *Session) Invoke(ctx context.Context, input []byte, limit int64) (result *Result, err error) {
 	if int64(len(input)) > wire.MaxInput {
-		return nil, fmt.Errorf("%w: the input has %d bytes, %d are allowed", ErrTooLarge, len(input), int64(wire.MaxInput))
+		return nil, fmt.Errorf("%w: the input has %d bytes, %d are allowed", link.ErrTooLarge, len(input), int64(wire.MaxInput))
 	}
 	release, err := s.take(ctx)
 	if err != nil {
@@ -233,21 +228,21 @@ func (s *Session) verify(input []byte, a *wire.ResultV1) (*Result, error) {
 		name string
 	}{{&c.Input, a.Checksums.Input, "input"}, {&c.Function, a.Checksums.Function, "function"}, {&c.Output, a.Checksums.Output, "output"}} {
 		if len(part.from) != sha256.Size {
-			return nil, fmt.Errorf("%w: the result carries none for the %s", ErrChecksum, part.name)
+			return nil, fmt.Errorf("%w: the result carries none for the %s", link.ErrChecksum, part.name)
 		}
 		*part.to = [32]byte(part.from)
 	}
 	if err := seal.VerifyChecksums(s.claims.SignatureKey, c, a.SignedChecksums); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrChecksum, err)
+		return nil, fmt.Errorf("%w: %w", link.ErrChecksum, err)
 	}
 	compared := !envelope.IsSealed(input)
 	switch {
 	case !bytes.Equal(c.Function[:], s.function):
-		return nil, fmt.Errorf("%w: the result is of another function: %x, not %x", ErrChecksum, c.Function, s.function)
+		return nil, fmt.Errorf("%w: the result is of another function: %x, not %x", link.ErrChecksum, c.Function, s.function)
 	case c.Output != sha256.Sum256(a.Message):
-		return nil, fmt.Errorf("%w: the output is not the one that was signed", ErrChecksum)
+		return nil, fmt.Errorf("%w: the output is not the one that was signed", link.ErrChecksum)
 	case compared && c.Input != sha256.Sum256(input):
-		return nil, fmt.Errorf("%w: the enclave signed another input than the one sent", ErrChecksum)
+		return nil, fmt.Errorf("%w: the enclave signed another input than the one sent", link.ErrChecksum)
 	}
 	return &Result{Output: a.Message, Checksums: c, Signature: a.SignedChecksums, InputCompared: compared}, nil
 }
@@ -283,12 +278,12 @@ func (s *Session) Deploy(ctx context.Context, name string, public bool, body []b
 }
 
 // Close ends the session with status 1000. It may be called twice, and while another
-// goroutine uses the session, which then gets ErrClosed.
+// goroutine uses the session, which then gets link.ErrClosed.
 func (s *Session) Close() {
 	select {
 	case <-s.turn:
 		if s.dead == nil {
-			s.dead = ErrClosed
+			s.dead = link.ErrClosed
 			s.conn.close()
 		}
 		s.turn <- struct{}{}
