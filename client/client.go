@@ -13,9 +13,9 @@ import (
 	"github.com/cape-functions/cape/client/internal/link"
 	v1 "github.com/cape-functions/cape/client/internal/v1"
 	"github.com/cape-functions/cape/client/trust"
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/chain"
-	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -40,6 +40,17 @@ type Options struct {
 	Trust trust.Judge
 	// Token is the caller's; nil: routes that need one fail with ErrToken.
 	Token TokenSource
+	// Account is the caller's account key, which signs what is deployed and every sealed
+	// session; nil: the caller has none, and can deploy and test in v1 alone.
+	Account *account.Key
+	// Grant is what an account gave the caller to show beside the token; nil: nothing.
+	Grant []byte
+	// Protocol is the protocol spoken; the zero value is ProtocolV2. Nothing that a server
+	// says changes it.
+	Protocol Protocol
+	// Log is told what handlers print, where the enclave sends it: to the function's
+	// owner. It is called from the goroutine that awaits the result.
+	Log func(stream string, data []byte)
 	// TLSRoots are the roots for the server's TLS certificate; nil: the system's.
 	TLSRoots *x509.CertPool
 	// InsecureTLS leaves the server's TLS certificate unchecked: whoever is on the way
@@ -58,6 +69,19 @@ type Options struct {
 	Now func() time.Time
 }
 
+// Protocol is a version of the protocol.
+type Protocol int
+
+// The protocols.
+const (
+	// ProtocolV2 seals everything to the attested enclave: inputs, results, functions and
+	// the token, by a post-quantum key exchange.
+	ProtocolV2 Protocol = iota
+	// ProtocolV1 is that of the original platform: results, and the token, are visible to
+	// whoever ends TLS.
+	ProtocolV1
+)
+
 // Client talks to one server. It is safe for concurrent use.
 type Client struct {
 	link     *link.Link
@@ -67,6 +91,10 @@ type Client struct {
 	verifier *chain.Verifier
 	now      func() time.Time
 	output   int64
+	account  *account.Key
+	grant    []byte
+	protocol Protocol
+	log      func(stream string, data []byte)
 }
 
 // New returns a client; it connects to nothing yet. Errors match ErrOptions.
@@ -78,6 +106,9 @@ func New(o Options) (*Client, error) {
 	base, err := url.Parse(o.BaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("%w: server address: %w", ErrOptions, err)
+	}
+	if o.Protocol != ProtocolV1 && o.Protocol != ProtocolV2 {
+		return nil, fmt.Errorf("%w: there is no protocol %d", ErrOptions, o.Protocol)
 	}
 	if base.RawQuery != "" || base.Fragment != "" {
 		return nil, fmt.Errorf("%w: server address: it must not hold a query or fragment", ErrOptions)
@@ -104,7 +135,7 @@ func New(o Options) (*Client, error) {
 		link: &link.Link{Base: base, Transport: transport, Token: o.Token,
 			RedirectHosts: o.RedirectHosts, UserAgent: o.UserAgent},
 		close: transport.CloseIdleConnections, origin: origin, judge: o.Trust, verifier: o.Verifier,
-		now: o.Now, output: o.MaxOutput,
+		now: o.Now, output: o.MaxOutput, account: o.Account, grant: o.Grant, protocol: o.Protocol, log: o.Log,
 	}, nil
 }
 
@@ -146,8 +177,8 @@ func (c *Client) open(ctx context.Context, route v1.Route, path ...string) (*v1.
 func (c *Client) contact(route v1.Route, document, nonce []byte) trust.Contact {
 	return trust.Contact{
 		Origin: c.origin, Document: document, Nonce: nonce, At: c.now(), Verifier: c.verifier,
-		Claims: func(doc nitro.Document) (trust.Claims, error) {
-			claims, err := v1.ParseClaims(route, doc)
+		Claims: func(ev *attest.Evidence) (trust.Claims, error) {
+			claims, err := v1.ParseClaims(route, ev.Document)
 			return trust.Claims{KeyPolicy: claims.KeyPolicy}, err
 		},
 	}

@@ -5,7 +5,9 @@ import (
 	"fmt"
 
 	"github.com/cape-functions/cape/client/internal/link"
+	v2 "github.com/cape-functions/cape/client/internal/v2"
 	"github.com/cape-functions/cape/client/trust"
+	"github.com/cape-functions/cape/core/seal"
 )
 
 // What callers test for, with errors.Is.
@@ -38,6 +40,16 @@ var (
 	ErrFunction = errors.New("not a function id (22 characters) or user/name")
 	// ErrPackage: the folder or zip cannot be deployed.
 	ErrPackage = errors.New("not a function that can be deployed")
+	// ErrTLS: the enclave ends TLS itself, and the connection ends elsewhere.
+	ErrTLS = v2.ErrTLS
+	// ErrDowngrade: the server does not speak the sealed protocol, or chose a weaker key
+	// exchange than was offered. It may be old, or somebody is in the way.
+	ErrDowngrade = errors.New("sealed protocol refused")
+	// ErrAccount: the call needs an account key, of the caller or of somebody else, that is
+	// not there.
+	ErrAccount = errors.New("no account key")
+	// ErrReceipt: a receipt does not prove what it is to prove.
+	ErrReceipt = seal.ErrReceipt
 	// ErrOptions: the client cannot be used as it was set up.
 	ErrOptions = errors.New("unusable options")
 )
@@ -46,9 +58,17 @@ var (
 // one of package wire's; its texts are untrusted.
 type RemoteError = link.RemoteError
 
-// attestation marks refusals of package attest as ErrAttestation.
+// attestation marks refusals of a document, and of what it is to vouch for, as
+// ErrAttestation, and a weaker key exchange as ErrDowngrade.
 func attestation(err error) error {
-	if err != nil && trust.IsAttestation(err) && !errors.Is(err, ErrTrust) {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, seal.ErrKEM):
+		return fmt.Errorf("%w: %w", ErrDowngrade, err)
+	case errors.Is(err, ErrTrust):
+		return err
+	case trust.IsAttestation(err), errors.Is(err, seal.ErrBinding), errors.Is(err, seal.ErrTrust), errors.Is(err, ErrTLS):
 		return fmt.Errorf("%w: %w", ErrAttestation, err)
 	}
 	return err

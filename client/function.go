@@ -17,6 +17,9 @@ type Function struct {
 	// KeyPolicy pins the SHA-256 of the KMS key policy, 32 bytes; nil pins nothing more
 	// than the Trust of the client does.
 	KeyPolicy []byte
+	// Account pins the account that signed the function, 32 bytes; nil pins nothing more
+	// than the Trust of the client does. An id pins its account by itself.
+	Account []byte
 }
 
 // uuidForm is that of the oldest functions' ids.
@@ -35,9 +38,9 @@ func (f Function) split() ([]string, error) {
 }
 
 func (f Function) validate() ([]string, error) {
-	for _, pin := range [][]byte{f.Checksum, f.KeyPolicy} {
+	for _, pin := range [][]byte{f.Checksum, f.KeyPolicy, f.Account} {
 		if pin != nil && len(pin) != 32 {
-			return nil, fmt.Errorf("%w: a pinned checksum has %d bytes, SHA-256 has 32", ErrOptions, len(pin))
+			return nil, fmt.Errorf("%w: a pinned checksum or account has %d bytes, SHA-256 has 32", ErrOptions, len(pin))
 		}
 	}
 	return f.split()

@@ -1,11 +1,14 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/cape-functions/cape/client/internal/link"
@@ -28,9 +31,15 @@ type CapeKey struct {
 	Public *rsa.PublicKey
 	// DER is Public as SubjectPublicKeyInfo.
 	DER []byte
-	// Document is the attestation document that holds the key, and Nonce what it
-	// answers: empty for another user's key, whose document the server had stored.
+	// Account is whose key it is; nil in v1, whose keys belong to users. User is the name
+	// under which the account was asked for in v2, empty for one's own.
+	Account *[32]byte
+	User    string
+	// Document is the attestation document that vouches for the key, and Nonce what it
+	// answers: empty in v1 for another user's key, whose document the server had stored.
 	Document, Nonce []byte
+	// Config is what the document says that the enclave runs under; nil in v1.
+	Config []byte
 	// Evidence tells how the document was checked.
 	Evidence *attest.Evidence
 }
@@ -40,14 +49,44 @@ func (k *CapeKey) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: k.DER})
 }
 
-// Encrypt seals data so that only functions of the key's owner can open it. The result
-// is text, and may be given to a function as its input.
+// Encrypt seals data so that only the key's owner, or functions of the owner, can open it.
+// The result is text, and may be given to a function as its input. A key of an account
+// makes the streaming form for its owner (see Seal), a key of v1 the old one.
 func (k *CapeKey) Encrypt(plaintext []byte) ([]byte, error) {
-	return envelope.SealOld(k.Public, plaintext, false) // v1 enclaves open this form alone
+	if k.Account == nil {
+		return envelope.SealOld(k.Public, plaintext, false) // v1 enclaves open this form alone
+	}
+	var out bytes.Buffer
+	w, err := k.Seal(&out, envelope.ForOwner(), true)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(plaintext)
+	if end := w.Close(); err == nil {
+		err = end
+	}
+	if err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Seal starts an envelope on w, as text or as bytes, which the enclave opens for the one
+// function that to names, or for the key's owner. What is written to the result is
+// encrypted in constant memory; Close writes the end, without which nothing opens. Errors
+// match ErrAccount for a key of v1, which opens the old form alone.
+func (k *CapeKey) Seal(w io.Writer, to envelope.To, text bool) (io.WriteCloser, error) {
+	if k.Account == nil {
+		return nil, fmt.Errorf("%w: this Cape Key belongs to none, and opens the old form alone", ErrAccount)
+	}
+	return envelope.NewWriter(w, k.Public, to, text)
 }
 
 // Key returns the caller's own Cape Key. The enclave makes one at the first call.
 func (c *Client) Key(ctx context.Context) (*CapeKey, error) {
+	if c.protocol == ProtocolV2 {
+		return c.ownKey(ctx)
+	}
 	s, err := c.open(ctx, v1.Key, "v1", "key")
 	if err != nil {
 		return nil, err
@@ -61,11 +100,15 @@ func (c *Client) Key(ctx context.Context) (*CapeKey, error) {
 	return key, nil
 }
 
-// UserKey returns another user's Cape Key. Its document answers no nonce of ours, and
-// nothing in it names the user: the server says whose key it is.
+// UserKey returns another user's Cape Key. In v2 the document names the account, about which
+// Trust is asked. In v1 it answers no nonce of ours, and nothing in it names the user: the
+// server says whose key it is.
 func (c *Client) UserKey(ctx context.Context, username string) (*CapeKey, error) {
 	if !wire.ValidUsername(username) {
 		return nil, fmt.Errorf("%w: %.100q is not a username", ErrFunction, username)
+	}
+	if c.protocol == ProtocolV2 {
+		return c.keyOfUser(ctx, username)
 	}
 	var answer struct {
 		Document []byte `json:"attestation_document"`
@@ -75,13 +118,17 @@ func (c *Client) UserKey(ctx context.Context, username string) (*CapeKey, error)
 	if err != nil {
 		return nil, err
 	}
-	return c.StoredKey(ctx, answer.Document, nil)
+	return c.StoredKey(ctx, &CapeKey{Document: answer.Document})
 }
 
-// StoredKey verifies a key document that was kept, at its own time, as Trust says now.
-// The nonce is that of [CapeKey], empty if it had none.
-func (c *Client) StoredKey(ctx context.Context, document, nonce []byte) (*CapeKey, error) {
-	contact := c.contact(v1.Key, document, nonce)
+// StoredKey verifies a key that was kept, at its document's own time, as Trust says now. Of
+// kept it looks at Document and Nonce, and in v2 at DER, Config, and User or Account: whose
+// it must be. What it returns was vouched for.
+func (c *Client) StoredKey(ctx context.Context, kept *CapeKey) (*CapeKey, error) {
+	if c.protocol == ProtocolV2 {
+		return c.storedSealedKey(ctx, kept)
+	}
+	contact := c.contact(v1.Key, kept.Document, kept.Nonce)
 	contact.Archived = true
 	ev, err := c.judge.Enclave(ctx, contact)
 	if err != nil {
@@ -95,7 +142,7 @@ func (c *Client) StoredKey(ctx context.Context, document, nonce []byte) (*CapeKe
 	if err != nil {
 		return nil, err
 	}
-	key.Nonce = nonce
+	key.Nonce = kept.Nonce
 	return key, nil
 }
 
@@ -109,4 +156,9 @@ func parseKey(ev *attest.Evidence, der []byte) (*CapeKey, error) {
 		return nil, attestation(fmt.Errorf("%w: the Cape Key is not RSA of %d to %d bits", attest.ErrField, minKeyBits, maxKeyBits))
 	}
 	return &CapeKey{Public: public, DER: der, Document: ev.Raw, Evidence: ev}, nil
+}
+
+func isSum(sum, of []byte) bool {
+	want := sha256.Sum256(of)
+	return bytes.Equal(sum, want[:])
 }

@@ -184,6 +184,16 @@ func (p *Package) read() ([]byte, error) {
 	return data, nil
 }
 
+// reader reads the zip from its beginning.
+func (p *Package) reader() io.Reader { return io.NewSectionReader(p.file, 0, p.Size) }
+
+// uploaded tells Progress.
+func (p *Package) uploaded(done int64) {
+	if p.Progress != nil {
+		p.Progress(done, p.Size)
+	}
+}
+
 // Close removes what Pack made.
 func (p *Package) Close() error {
 	err := p.file.Close()

@@ -9,7 +9,6 @@ import (
 
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/chain"
-	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -34,7 +33,7 @@ type Contact struct {
 	// Verifier remembers certificate chains.
 	Verifier *chain.Verifier
 	// Claims reads what the protocol put into the verified document.
-	Claims func(nitro.Document) (Claims, error)
+	Claims func(*attest.Evidence) (Claims, error)
 }
 
 // Claims are the parts of a verified document, and of what it commits to, that can be

@@ -149,8 +149,10 @@ func (k *Keeper) known(ctx context.Context, c Contact, entry *wire.TrustOrigin) 
 	if d := pinDifferences(entry, claims); len(d) > 0 {
 		return nil, &Change{Origin: c.Origin, Differences: d}
 	}
-	if err := k.addPins(ctx, c.Origin, entry, claims); err != nil {
-		return nil, err
+	if !c.Archived {
+		if err := k.addPins(ctx, c.Origin, entry, claims); err != nil {
+			return nil, err
+		}
 	}
 	state := policy.Held
 	if claims.KeyPolicy == nil {

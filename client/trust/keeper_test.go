@@ -42,7 +42,7 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) contact() trust.Contact {
 	return trust.Contact{Origin: origin, Document: b.authority.Sign(b.doc), Nonce: b.doc.Nonce, At: b.at, Verifier: chain.New(),
-		Claims: func(nitro.Document) (trust.Claims, error) { return trust.Claims{KeyPolicy: b.policy}, nil }}
+		Claims: func(*attest.Evidence) (trust.Claims, error) { return trust.Claims{KeyPolicy: b.policy}, nil }}
 }
 
 func (b *bench) meet(t *testing.T) (*attest.Evidence, error) {
@@ -209,7 +209,7 @@ func TestKnownServerIsFullyVerified(t *testing.T) {
 	}
 }
 
-func shortPolicy(nitro.Document) (trust.Claims, error) {
+func shortPolicy(*attest.Evidence) (trust.Claims, error) {
 	return trust.Claims{KeyPolicy: []byte("short")}, nil
 }
 

@@ -131,7 +131,7 @@ func verify(c Contact, p policy.Policy) (*attest.Evidence, Claims, error) {
 	if err != nil {
 		return nil, Claims{}, err
 	}
-	claims, err := c.Claims(ev.Document)
+	claims, err := c.Claims(ev)
 	if err != nil {
 		return nil, Claims{}, err
 	}

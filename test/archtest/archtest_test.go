@@ -195,6 +195,7 @@ var keyHolders = map[string]string{
 	"host/internal/localkms":          "development: a KMS without AWS",
 	"host/internal/devserver/localca": "development: HTTPS on this machine",
 	"host/internal/tlsfile":           "TLS of the host's own listeners, which ends outside of enclaves",
+	"host/internal/devserver/account": "development: makes the account key of the user whose machine it is",
 	"host/internal/identity":          "signs tokens and key sets, which are no authority against the host",
 }
 

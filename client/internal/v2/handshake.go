@@ -36,13 +36,9 @@ type Answer struct {
 // Judge verifies an answer: it must call Bind, and return what Bind returned.
 type Judge func(context.Context, Answer) (*seal.Attested, error)
 
-// Opener returns what the enclave is told once it was verified: it is asked for tokens no
-// earlier.
-type Opener func(context.Context) (seal.Opening, error)
-
 // Open starts a session on the socket: hello, attest, judge, open. Until judge agrees,
 // nothing but a nonce is sent. It takes the socket over, also when it fails.
-func Open(ctx context.Context, socket *link.Socket, route string, judge Judge, opener Opener, o Options) (_ *Session, err error) {
+func Open(ctx context.Context, socket *link.Socket, route string, judge Judge, opening seal.Opening, o Options) (_ *Session, err error) {
 	defer func() {
 		if err != nil {
 			_ = socket.CloseNow()
@@ -62,10 +58,6 @@ func Open(ctx context.Context, socket *link.Socket, route string, judge Judge, o
 	}
 	attested, err := judge(ctx, Answer{Document: answer.Document, Nonce: caller.Nonce(),
 		Bind: once(socket, func(ev *attest.Evidence) (*seal.Attested, error) { return caller.Bind(ev, ev.Document.CABundle[0]) })})
-	if err != nil {
-		return nil, err
-	}
-	opening, err := opener(ctx)
 	if err != nil {
 		return nil, err
 	}

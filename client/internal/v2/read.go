@@ -1,6 +1,7 @@
 package v2
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -19,14 +20,15 @@ const handOver = 32 << 10
 // read takes every record until the session ends. It never waits for who uses them: credit
 // bounds what lies there.
 func (s *Session) read(in *seal.Opener) {
+	room := &buffer{make([]byte, 0, 4<<10)}
 	for {
-		frame, err := s.frame()
-		if err == nil {
+		var err error
+		if room, err = s.frame(room); err == nil {
 			var record []byte
-			if record, err = in.Open(frame); err != nil {
+			if record, err = in.Open(room.bytes); err != nil {
 				err = fmt.Errorf("%w: %w", link.ErrProtocol, err)
 			} else {
-				err = s.take(record)
+				room, err = s.take(record, room)
 			}
 		}
 		if err != nil {
@@ -37,8 +39,8 @@ func (s *Session) read(in *seal.Opener) {
 	}
 }
 
-// frame reads one frame into a buffer that the session has not given away.
-func (s *Session) frame() ([]byte, error) {
+// frame reads one frame into room, or into a big buffer if it does not fit.
+func (s *Session) frame(room *buffer) (*buffer, error) {
 	kind, r, err := s.socket.Reader(s.ctx)
 	if err != nil {
 		return nil, link.Classify(s.ctx, err)
@@ -46,18 +48,20 @@ func (s *Session) frame() ([]byte, error) {
 	if kind != websocket.MessageBinary {
 		return nil, fmt.Errorf("%w: it sent text where the sealed protocol has bytes", link.ErrProtocol)
 	}
-	buf := make([]byte, 0, 2<<10)
+	buf := room.bytes[:0]
 	for {
 		if len(buf) == cap(buf) {
 			if len(buf) > wire.MaxFrame {
 				return nil, fmt.Errorf("%w: a frame has more than %d bytes", link.ErrTooLarge, wire.MaxFrame)
 			}
-			buf = append(make([]byte, 0, min(4*cap(buf), wire.MaxFrame+1)), buf...)
+			room = buffers.Get().(*buffer)
+			buf = append(room.bytes[:0], buf...)
 		}
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if errors.Is(err, io.EOF) {
-			return buf, nil
+			room.bytes = buf
+			return room, nil
 		}
 		if err != nil {
 			return nil, link.Classify(s.ctx, err)
@@ -65,28 +69,25 @@ func (s *Session) frame() ([]byte, error) {
 	}
 }
 
-// take handles one record. Its error ends the session.
-func (s *Session) take(record []byte) error {
+// take handles one record, which lies in room, and returns room for the next. Its error
+// ends the session.
+func (s *Session) take(record []byte, room *buffer) (*buffer, error) {
 	if wire.TypeOf(record) == wire.RecordData {
-		id, payload, err := wire.ParseData(record)
-		if err != nil {
-			return fmt.Errorf("%w: %w", link.ErrProtocol, err)
-		}
-		return s.takeData(id, payload)
+		return s.takeData(record, room)
 	}
 	m, err := wire.ParseFromEnclave(record)
 	if err != nil {
-		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
+		return nil, fmt.Errorf("%w: %w", link.ErrProtocol, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.takeMessage(m); err != nil {
-		if isRemote(err) {
-			return err
+		if isRemote(err) || errors.Is(err, link.ErrChecksum) {
+			return nil, err
 		}
-		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
+		return nil, fmt.Errorf("%w: %w", link.ErrProtocol, err)
 	}
-	return nil
+	return room, nil
 }
 
 var (
@@ -94,22 +95,30 @@ var (
 	errOrder   = errors.New("the enclave's records are out of order")
 )
 
-func (s *Session) takeData(id uint64, payload []byte) error {
+func (s *Session) takeData(record []byte, room *buffer) (*buffer, error) {
+	id, payload, err := wire.ParseData(record)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", link.ErrProtocol, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.calls[id]
-	if s.accepted == nil || c == nil || !c.sent {
-		return fmt.Errorf("%w: %w", link.ErrProtocol, errUnasked)
+	if s.accepted == nil || c == nil || !c.sent || c.kind != wire.KindInput {
+		return nil, fmt.Errorf("%w: %w", link.ErrProtocol, errUnasked)
 	}
-	err := s.streams.Answering(id)
-	if err == nil {
+	if err = s.streams.Answering(id); err == nil {
 		err = c.receive.Receive(len(payload))
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", link.ErrProtocol, err)
+		return nil, fmt.Errorf("%w: %w", link.ErrProtocol, err)
 	}
-	c.push(piece{data: payload})
-	return nil
+	c.output.Write(payload)
+	if len(payload) < handOver {
+		c.push(piece{data: bytes.Clone(payload)})
+		return room, nil
+	}
+	c.push(piece{data: payload, buffer: room})
+	return buffers.Get().(*buffer), nil
 }
 
 // takeMessage handles a control record; the caller holds mu.
@@ -120,6 +129,9 @@ func (s *Session) takeMessage(m wire.Message) error {
 			return errOrder
 		}
 		s.accepted = m
+		if m.Fn != nil {
+			s.function = [32]byte(m.Fn)
+		}
 		if s.dead == nil {
 			close(s.known)
 		}
@@ -149,36 +161,33 @@ func (s *Session) takeMessage(m wire.Message) error {
 		if c == nil || !c.sent || c.kind != wire.KindInput {
 			return errUnasked
 		}
-		c.result = m
+		if err := s.streams.Answering(m.ID); err != nil {
+			return err
+		}
+		if err := c.verify(m); err != nil {
+			return err
+		}
 		return s.answer(m.ID, nil)
 	case *wire.Deployed:
 		c := s.calls[1]
 		if c == nil || !c.sent || c.kind != wire.KindFunction {
 			return errUnasked
 		}
-		c.deployed = m
+		c.outcome.Deployed = m
 		return s.answer(1, nil)
 	}
 	return errUnasked
 }
 
-// takeFailure ends an id, or the session. A function that was not taken ends the session
-// as well: nothing can be asked of it.
+// takeFailure ends an id, or the session. An id may fail before all of it was sent: who
+// sends it sees that and stops.
 func (s *Session) takeFailure(m *wire.Failure) error {
 	remote := &link.RemoteError{Code: m.Code, Text: m.Message}
 	if m.ID == nil || s.accepted == nil {
 		return remote
 	}
-	c := s.calls[*m.ID]
-	if c == nil {
+	if s.calls[*m.ID] == nil {
 		return errUnasked
-	}
-	if c.kind == wire.KindFunction {
-		return remote
-	}
-	if !c.sent {
-		// The rest of it would be read as what it is not.
-		return remote
 	}
 	return s.answer(*m.ID, remote)
 }

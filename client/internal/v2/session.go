@@ -41,6 +41,7 @@ type Session struct {
 
 	mu       sync.Mutex // guards what follows
 	streams  flow.Streams
+	last     uint64 // id that began
 	calls    map[uint64]*Call
 	accepted *wire.Accepted
 	dead     error
@@ -164,6 +165,7 @@ func (s *Session) flush() error {
 func (s *Session) writeFrame(frame []byte) error {
 	s.stall.Reset(movePatience)
 	defer s.stall.Stop()
+	s.heard.Reset(resultPatience)
 	return link.Classify(s.ctx, s.socket.Write(s.ctx, websocket.MessageBinary, frame))
 }
 

@@ -148,14 +148,14 @@ func TestFirstStart(t *testing.T) {
 		t.Errorf("%+v", config)
 	}
 	for name, mode := range map[string]os.FileMode{
-		"": 0o700, "config": 0o700, "config/auth": 0o600, "config/trust.json": 0o600, "cape.db": 0o600, "authority": 0o700, "identity": 0o700, "kms": 0o700, "blobs": 0o700, "run": 0o700,
+		"": 0o700, "config": 0o700, "config/auth": 0o600, "config/trust.json": 0o600, "config/account-key": 0o600, "cape.db": 0o600, "authority": 0o700, "identity": 0o700, "kms": 0o700, "blobs": 0o700, "run": 0o700,
 		"lock": 0o600, "identity/token.key": 0o600, "identity/keyset.key": 0o600, "root.pem": 0o644, "env": 0o644, "client.json": 0o644,
 	} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want %v", name, info, err, mode)
 		}
 	}
-	checkTrust(t, dir, p.url, config.Trust)
+	checkTrust(t, dir, p.url, config)
 	checkSettings(t, dir, p.url)
 	checkLogin(t, dir, p.url)
 	if status, body := get(t, http.DefaultClient, p.url+"/v1/user/dev/key", ""); status != 200 || body != "enclave: /v1/user/dev/key" {

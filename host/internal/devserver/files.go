@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/host/internal/devserver/account"
 	"github.com/cape-functions/cape/host/internal/identity"
 )
 
@@ -34,6 +35,7 @@ type clientFiles struct {
 	rootPEM []byte
 	trust   wire.Trust
 	policy  []byte
+	kms     string // ARN of the KEK
 	users   *identity.Provider
 	now     func() time.Time
 }
@@ -53,6 +55,9 @@ func (c *clientFiles) write(ctx context.Context, release wire.Release) error {
 		return err
 	}
 	if err := c.writeLogin(); err != nil {
+		return err
+	}
+	if err := account.Ensure(c.config("account-key")); err != nil {
 		return err
 	}
 	if err := c.writeTrust(ctx, release); err != nil {

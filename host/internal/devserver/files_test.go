@@ -27,8 +27,13 @@ func trustOf(t *testing.T, dir string) wire.TrustFile {
 	return f
 }
 
-func checkTrust(t *testing.T, dir, url string, trust wire.Trust) {
+func checkTrust(t *testing.T, dir, url string, config *wire.Config) {
 	t.Helper()
+	trust := config.Trust
+	believes, err := wire.Marshal(trust)
+	if err != nil {
+		t.Fatal(err)
+	}
 	pcr16, err := wire.ExpectedPCR16(trust)
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +46,7 @@ func checkTrust(t *testing.T, dir, url string, trust wire.Trust) {
 	root, policy, m := sha256.Sum256(block.Bytes), sha256.Sum256([]byte("policy")), measured("a")
 	want := wire.TrustFile{Version: 1, Origins: map[string]*wire.TrustOrigin{url: {
 		Root: hex.EncodeToString(root[:]), RootDER: block.Bytes, Development: true, KeyPolicy: hex.EncodeToString(policy[:]),
+		KMS: config.KMS, Trust: believes,
 		PCRs: map[string][]string{"0": {m["PCR0"]}, "1": {m["PCR1"]}, "2": {m["PCR2"]}, "8": {m["PCR8"]}, "16": {hex.EncodeToString(pcr16[:])}},
 	}}}
 	got := trustOf(t, dir)
@@ -97,6 +103,7 @@ func TestTrustFileOfOthers(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	mine := file.Origins[first.url]
 	mine.Functions, mine.Names = map[string]string{"id": sum}, map[string]*wire.TrustedNamed{"dev/f": {Checksum: sum}}
+	mine.Accounts = map[string]string{"dev": sum}
 	other := &wire.TrustOrigin{Root: sum, PCRs: map[string][]string{"0": {sum}}, Added: "2026-01-01T00:00:00Z"}
 	file.Origins["https://cape.example:443"] = other
 	b, err := json.Marshal(file)
@@ -111,7 +118,7 @@ func TestTrustFileOfOthers(t *testing.T) {
 	if d := cmp.Diff(other, got.Origins["https://cape.example:443"]); d != "" {
 		t.Errorf("another origin's entry: %s", d)
 	}
-	if e := got.Origins[second.url]; len(got.Origins) != 2 || e == nil || e.Functions["id"] != sum || e.Names["dev/f"] == nil {
+	if e := got.Origins[second.url]; len(got.Origins) != 2 || e == nil || e.Functions["id"] != sum || e.Names["dev/f"] == nil || e.Accounts["dev"] != sum {
 		t.Errorf("what was remembered of functions is gone: %+v", got.Origins)
 	}
 	second.stop()

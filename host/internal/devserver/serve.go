@@ -29,7 +29,7 @@ const (
 func (p *platform) serve(ctx context.Context, l net.Listener, key *kek.Key) error {
 	files := &clientFiles{
 		dir: p.opts.DataDir, url: p.url(l), tls: p.opts.TLS, rootDER: p.cloud.Authority().RootDER(), rootPEM: p.cloud.Authority().RootPEM(),
-		trust: key.Trust, policy: key.Policy, users: p.users, now: time.Now,
+		trust: key.Trust, policy: key.Policy, kms: key.ARN, users: p.users, now: time.Now,
 	}
 	if p.opts.TLS {
 		var err error

@@ -66,9 +66,10 @@ func inherit(entry, old *wire.TrustOrigin) {
 	}
 	maps.Copy(entry.Functions, old.Functions)
 	maps.Copy(entry.Names, old.Names)
-	if old.Account != "" {
-		entry.Account = old.Account
+	if entry.Accounts == nil {
+		entry.Accounts = map[string]string{}
 	}
+	maps.Copy(entry.Accounts, old.Accounts)
 }
 
 func lockTrust(ctx context.Context, path string) (func(), error) {
@@ -120,10 +121,14 @@ func (c *clientFiles) trustEntry(release wire.Release) (*wire.TrustOrigin, error
 	if err != nil {
 		return nil, err
 	}
+	believes, err := wire.Marshal(c.trust)
+	if err != nil {
+		return nil, err
+	}
 	root, policy := sha256.Sum256(c.rootDER), sha256.Sum256(c.policy)
 	entry := &wire.TrustOrigin{
 		Root: hex.EncodeToString(root[:]), RootDER: c.rootDER, Development: true, KeyPolicy: hex.EncodeToString(policy[:]),
-		Added: c.now().UTC().Format(time.RFC3339), PCRs: map[string][]string{"16": {hex.EncodeToString(pcr16[:])}},
+		KMS: c.kms, Trust: believes, Added: c.now().UTC().Format(time.RFC3339), PCRs: map[string][]string{"16": {hex.EncodeToString(pcr16[:])}},
 	}
 	for _, i := range []string{"0", "1", "2", "8"} {
 		if v := release.Measurements["PCR"+i]; v != "" {
