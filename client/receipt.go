@@ -159,7 +159,10 @@ func (r *Receipt) Verify(ctx context.Context, o ProofOptions) (*Proof, error) {
 	if err := p.compare("input", o.Input, in, content.OpensInput); err != nil {
 		return nil, err
 	}
-	return p, p.compare("output", o.Output, out, content.OpensOutput)
+	if err := p.compare("output", o.Output, out, content.OpensOutput); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *Proof) add(state policy.State, name, detail string) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -43,11 +44,12 @@ type IO struct {
 type app struct {
 	IO
 	flags struct {
-		presets, output, url, rootCert, caCert string
-		verbose, insecure, firstUse            bool
+		presets, output, url, rootCert, protocol string
+		verbose, insecure, firstUse              bool
 	}
 	notices *notices
 	loaded  *config.Settings
+	answers *bufio.Reader // of questions on a terminal
 }
 
 // errUsage marks errors in how the command was called.
@@ -118,11 +120,13 @@ with what the enclave signed.`,
 	f.StringVarP(&a.flags.url, "url", "u", "", "server, as https://host")
 	f.BoolVar(&a.flags.insecure, "insecure", false, "leave the server's TLS certificate unchecked")
 	f.StringVar(&a.flags.rootCert, "root-cert", "", "PEM `file` of the attestation root to accept from this server")
-	f.BoolVar(&a.flags.firstUse, "trust-first-use", false, "trust a server that is not known yet without asking")
+	f.BoolVar(&a.flags.firstUse, "trust-first-use", false, "trust a server, or account, that is not known yet without asking")
+	f.StringVar(&a.flags.protocol, "protocol", "", "v2, or v1 as the original platform spoke: results and tokens are then visible to the server")
 	_ = f.MarkHidden("url")      // the flag is two lines above
 	_ = f.MarkHidden("insecure") // and so is this one
 	a.complete(root, "output", "plain", "json")
-	root.AddCommand(a.deployCommand(), a.runCommand(), a.testCommand(), a.encryptCommand(), a.keyCommand(),
+	a.complete(root, "protocol", "v2", "v1")
+	root.AddCommand(a.deployCommand(), a.runCommand(), a.testCommand(), a.verifyCommand(), a.encryptCommand(), a.keyCommand(), a.accountCommand(),
 		a.listCommand(), a.deleteCommand(), a.functionCommand(), a.pcrsCommand(), a.trustCommand(),
 		a.attestCommand(), a.eifCommand(), a.configCommand(), a.versionCommand())
 	return root
@@ -162,6 +166,9 @@ func (a *app) settings() (*config.Settings, error) {
 	}
 	if a.flags.rootCert != "" {
 		flags[config.RootCert] = a.flags.rootCert
+	}
+	if a.flags.protocol != "" {
+		flags[config.Protocol] = a.flags.protocol
 	}
 	if a.flags.insecure {
 		flags[config.DisableTLS] = "true"

@@ -16,7 +16,9 @@ import (
 	"github.com/cape-functions/cape/client/internal/config"
 	"github.com/cape-functions/cape/client/internal/login"
 	"github.com/cape-functions/cape/client/trust"
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/attest/nitro"
+	"github.com/cape-functions/cape/core/wire"
 )
 
 // caller is who calls, and with what token.
@@ -59,11 +61,21 @@ type connection struct {
 	*client.Client
 	server string
 	caller caller
+	sealed bool         // speaks v2
+	key    *account.Key // the caller's account; nil: none is there
 }
 
-// connect returns a client of the configured server. pcrs is the flag's; who may be
-// nil for routes without a token.
-func (a *app) connect(who *caller, pcrs []string) (*connection, error) {
+// wishes are what commands want of a connection.
+type wishes struct {
+	pcrs    []string                         // of --pcr
+	account string                           // of --account
+	makeKey bool                             // an account key is needed, and made if there is none
+	log     func(stream string, data []byte) // what handlers print
+}
+
+// connect returns a client of the configured server. who may be nil for routes without a
+// token.
+func (a *app) connect(who *caller, w wishes) (*connection, error) {
 	s, err := a.settings()
 	if err != nil {
 		return nil, err
@@ -72,12 +84,23 @@ func (a *app) connect(who *caller, pcrs []string) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	keeper, err := a.keeper(s, pcrs)
+	conn := &connection{server: server}
+	if conn.sealed, err = s.Sealed(); err != nil {
+		return nil, err
+	}
+	if conn.key, err = a.accountKey(s, conn.sealed && w.makeKey); err != nil {
+		return nil, err
+	}
+	keeper, err := a.keeper(s, w, conn.key)
 	if err != nil {
 		return nil, err
 	}
-	o := client.Options{BaseURL: server, Trust: keeper, RedirectHosts: s.Hosts(), UserAgent: "cape/" + a.versionOf().Version, Now: a.Now}
-	conn := &connection{server: server}
+	o := client.Options{BaseURL: server, Trust: keeper, RedirectHosts: s.Hosts(), UserAgent: "cape/" + a.versionOf().Version, Now: a.Now,
+		Account: conn.key, Log: w.log}
+	if !conn.sealed {
+		o.Protocol = client.ProtocolV1
+		a.note("WARNING: protocol v1: the server's operator can read results and your token.")
+	}
 	if who != nil {
 		o.Token, conn.caller = client.StaticToken(who.token), *who
 	}
@@ -96,12 +119,22 @@ func (a *app) connect(who *caller, pcrs []string) (*connection, error) {
 	return conn, err
 }
 
-func (a *app) keeper(s *config.Settings, pcrs []string) (*trust.Keeper, error) {
+func (a *app) keeper(s *config.Settings, w wishes, key *account.Key) (*trust.Keeper, error) {
 	k := &trust.Keeper{Store: trust.NewStore(s.InDir("trust.json")), FirstUse: a.flags.firstUse, Notify: a.notices.show}
 	var err error
-	if k.PCRs, err = trust.ParsePCRs(pcrs); err != nil {
+	if k.PCRs, err = trust.ParsePCRs(w.pcrs); err != nil {
 		return nil, err
 	}
+	if key != nil {
+		id := [32]byte(key.ID())
+		k.Own = &id
+	}
+	if w.account != "" && w.account != wire.UnsignedAccount {
+		if _, err := account.ParseID(w.account); err != nil {
+			return nil, fmt.Errorf("%w: --account: %w, or none", errUsage, err)
+		}
+	}
+	k.Account = w.account
 	if file := s.RootCert(); file != "" {
 		root, err := readRoot(file)
 		if err != nil {
@@ -110,7 +143,7 @@ func (a *app) keeper(s *config.Settings, pcrs []string) (*trust.Keeper, error) {
 		k.Roots = [][]byte{root}
 	}
 	if a.canAsk() {
-		k.Ask = a.ask
+		k.Ask, k.AskAccount = a.ask, a.askAccount
 	}
 	return k, nil
 }
@@ -167,8 +200,29 @@ func tlsRoots(file string) (*x509.CertPool, error) {
 // ask shows a server at the first contact and waits for an answer.
 func (a *app) ask(_ context.Context, in trust.Introduction) (bool, error) {
 	fmt.Fprint(a.Stderr, introduction(in))
-	fmt.Fprint(a.Stderr, "Trust this server from now on? Type yes to trust it: ")
-	line, err := bufio.NewReader(a.Stdin).ReadString('\n')
+	return a.yes("Trust this server from now on? Type yes to trust it: ")
+}
+
+// askAccount shows an account at the first contact and waits for an answer.
+func (a *app) askAccount(_ context.Context, found trust.UnknownAccount) (bool, error) {
+	fmt.Fprint(a.Stderr, clean(accountText(found)))
+	return a.yes("Trust this account from now on? Type yes to trust it: ")
+}
+
+func accountText(found trust.UnknownAccount) string {
+	if found.Account == wire.UnsignedAccount {
+		return fmt.Sprintf("%s of %s is signed by no account: the operator could run and decrypt it.\n", found.Name, found.Origin)
+	}
+	return fmt.Sprintf("%s of %s belongs to the account\n  %s\nUsernames prove nothing. Compare it with what its owner's cape account show says.\n",
+		found.Name, found.Origin, found.Account)
+}
+
+func (a *app) yes(question string) (bool, error) {
+	fmt.Fprint(a.Stderr, question)
+	if a.answers == nil {
+		a.answers = bufio.NewReader(a.Stdin) // one for all questions: it reads ahead
+	}
+	line, err := a.answers.ReadString('\n')
 	if err != nil && line == "" {
 		return false, nil // the end of input is no yes
 	}
@@ -188,6 +242,12 @@ func introduction(in trust.Introduction) string {
 	}
 	if in.KeyPolicy != "" {
 		fmt.Fprintf(&b, "  key policy  %s\n", in.KeyPolicy)
+	}
+	if in.KMS != "" {
+		fmt.Fprintf(&b, "  KMS key     %s\n", clean(in.KMS))
+	}
+	if in.Trust != nil {
+		fmt.Fprintf(&b, "  believes    %s\n", clean(trust.TrustText(in.Trust)))
 	}
 	b.WriteString("Compare the values with those that the publisher of the image states.\n")
 	return b.String()

@@ -19,7 +19,7 @@ func (a *app) deleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := a.connect(&who, nil)
+			c, err := a.connect(&who, wishes{})
 			if err != nil {
 				return err
 			}

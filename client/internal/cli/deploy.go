@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -8,66 +9,113 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/core/wire"
 )
 
 type deployOutput struct {
 	ID       string `json:"function_id"`
 	Checksum string `json:"function_checksum"`
 	Name     string `json:"function_name,omitempty"`
+	Account  string `json:"account,omitempty"`
+	Version  uint64 `json:"version,omitempty"`
+}
+
+// deployFlags are those of deploy.
+type deployFlags struct {
+	token, name, access, decrypt string
+
+	pcrs   []string
+	public bool
 }
 
 func (a *app) deployCommand() *cobra.Command {
-	var token, name string
-	var pcrs []string
-	var public bool
+	var flags deployFlags
 	cmd := &cobra.Command{
 		Use:   "deploy {FOLDER | ZIP}",
 		Short: "Deploy a function",
-		Long: `Encrypt a function so that only attested enclaves can read it, and upload it.
+		Long: `Sign a function with your account key, and send it to an attested enclave, sealed so that
+only enclaves can read it.
 
 The function is a folder with an app.py, or a zip of one. Its name is that of the folder,
 or of the zip without ".zip", unless --name gives another. The checksum that is printed
-is the SHA-256 of what was deployed; give it to callers for --function-checksum.`,
+is the SHA-256 of what was deployed; give it to callers for --function-checksum, and your
+account (cape account show) for --account.`,
 		Example: `  cape deploy ./hello
-  cape deploy hello.zip --name greeting --public`,
+  cape deploy hello.zip --name greeting --public
+  cape deploy ./medical --access grant`,
 		Args: args(1, 1, "the folder or zip"),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			who, err := a.caller(token)
-			if err != nil {
-				return err
-			}
-			c, err := a.connect(&who, pcrs)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			p, err := client.Pack(cmd.Context(), given[0], "")
-			if err != nil {
-				return err
-			}
-			defer p.Close()
-			if name == "" && !client.ValidName(p.Name) {
-				return fmt.Errorf("%w: %.100q cannot name a function (letters, digits, '.', '_' and '-'); give a name with --name", errUsage, p.Name)
-			}
-			bar := a.progress("Deploying")
-			p.Progress = bar.update
-			d, err := c.Deploy(cmd.Context(), p, client.DeployOptions{Name: name, Public: public, Username: who.username})
-			bar.done()
-			if d == nil {
-				return err
-			}
-			a.showChecks("the enclave that made your Cape Key", d.KeyEvidence)
-			a.showChecks("the enclave that took the function", d.Evidence)
-			// It is deployed even if it could not be remembered.
-			return errors.Join(a.showDeployed(deployOutput{d.ID, hex.EncodeToString(d.Checksum[:]), d.Name}), err)
-		},
+		RunE: func(cmd *cobra.Command, given []string) error { return a.deploy(cmd.Context(), flags, given[0]) },
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&name, "name", "n", "", "name of the function")
-	fl.StringVarP(&token, "token", "t", "", "token instead of the stored login")
-	fl.BoolVar(&public, "public", false, "let everybody with a token run it")
-	a.pcrFlag(cmd, &pcrs)
+	fl.StringVarP(&flags.name, "name", "n", "", "name of the function")
+	fl.StringVarP(&flags.token, "token", "t", "", "token instead of the stored login")
+	fl.BoolVar(&flags.public, "public", false, "let everybody with a token run it: --access public")
+	fl.StringVar(&flags.access, "access", "", "who may run it: public; token, whom the identity provider names as you; grant, who has your account key or a grant signed by it (default token)")
+	fl.StringVar(&flags.decrypt, "decrypt", "", "for whom your Cape Key opens what was encrypted to this function: owner, or any for every caller (default owner)")
+	a.complete(cmd, "access", "public", "token", "grant")
+	a.complete(cmd, "decrypt", "owner", "any")
+	a.pcrFlag(cmd, &flags.pcrs)
 	return cmd
+}
+
+func (flags deployFlags) options(username string) (client.DeployOptions, error) {
+	o := client.DeployOptions{Name: flags.name, Public: flags.public, Username: username,
+		Access: wire.Access(flags.access), Decrypt: wire.Decrypt(flags.decrypt)}
+	switch o.Access {
+	case "", wire.AccessPublic, wire.AccessToken, wire.AccessGrant:
+	default:
+		return o, fmt.Errorf("%w: --access is public, token or grant, not %.40q", errUsage, flags.access)
+	}
+	switch o.Decrypt {
+	case "", wire.DecryptOwner, wire.DecryptAny:
+	default:
+		return o, fmt.Errorf("%w: --decrypt is owner or any, not %.40q", errUsage, flags.decrypt)
+	}
+	if o.Public && o.Access != "" && o.Access != wire.AccessPublic {
+		return o, fmt.Errorf("%w: --public and --access %s contradict each other", errUsage, flags.access)
+	}
+	return o, nil
+}
+
+func (a *app) deploy(ctx context.Context, flags deployFlags, path string) error {
+	who, err := a.caller(flags.token)
+	if err != nil {
+		return err
+	}
+	o, err := flags.options(who.username)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect(&who, wishes{pcrs: flags.pcrs, makeKey: true})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	p, err := client.Pack(ctx, path, "")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if o.Name == "" && !client.ValidName(p.Name) {
+		return fmt.Errorf("%w: %.100q cannot name a function (letters, digits, '.', '_' and '-'); give a name with --name", errUsage, p.Name)
+	}
+	bar := a.progress("Deploying")
+	p.Progress = bar.update
+	d, err := c.Deploy(ctx, p, o)
+	bar.done()
+	if d == nil {
+		return err
+	}
+	if d.KeyEvidence != nil {
+		a.showChecks("the enclave that made your Cape Key", d.KeyEvidence)
+	}
+	a.showChecks("the enclave that took the function", d.Evidence)
+	out := deployOutput{ID: d.ID, Checksum: hex.EncodeToString(d.Checksum[:]), Name: d.Name}
+	if d.Manifest != nil {
+		out.Account, out.Version = hex.EncodeToString(d.Manifest.Acct), d.Manifest.Seq
+	}
+	// It is deployed even if it could not be remembered.
+	return errors.Join(a.showDeployed(out), err)
 }
 
 func (a *app) showDeployed(out deployOutput) error {

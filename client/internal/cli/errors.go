@@ -89,6 +89,13 @@ func hintTrust(err error) string {
 		}
 		return "run the command on a terminal to look at the server and decide, or give the measurements that you expect with --pcr, or accept it unseen with --trust-first-use."
 	}
+	var stranger *trust.UnknownAccount
+	if errors.As(err, &stranger) {
+		if stranger.Declined {
+			return "nothing was sent and nothing was remembered."
+		}
+		return "nothing was sent. Ask the owner for the account (cape account show) and give it with --account, or accept it unseen with --trust-first-use."
+	}
 	var root *trust.UnknownRoot
 	if errors.As(err, &root) {
 		return "if this is a development platform of yours, name its root: --root-cert FILE, or CAPE_ROOT_CERT together with CAPE_ENCLAVE_HOST. Otherwise do not use this server."
@@ -103,6 +110,12 @@ func hintChange(c *trust.Change) string {
 		}
 	}
 	for _, d := range c.Differences {
+		if name, ok := strings.CutPrefix(d.What, "account of "); ok && !d.Stated {
+			return "nothing was sent. Another account took the name. If its owner tells you why: cape trust forget " + c.Origin + " --function " + name
+		}
+		if strings.HasPrefix(d.What, "version of ") {
+			return "nothing was sent. The server offers an old version of the function, or two of one number. Ask its owner."
+		}
 		if d.What == "root" {
 			return "nothing was sent. A server that changes between AWS's enclaves and others, or to another development platform, is another server. If that is what you expect: cape trust forget " + c.Origin
 		}
@@ -149,7 +162,12 @@ func hints() []hinted {
 		{client.ErrToken, "give one with --token."},
 		{client.ErrUnreachable, "is the address right, and does the server run? A local one is started with caped dev. For a server with a certificate of its own, name it in CAPE_CA_CERT."},
 		{client.ErrRedirect, "a redirect may lead to the same host, or to one below it. Others are allowed by name: cape config redirect_hosts HOST"},
-		{client.ErrProtocol, "is this the address of a Cape server?"},
+		{errAccountFile, "mend or move the file; with another key you are another account."},
+		{client.ErrAccount, "cape account show makes an account key; others make theirs when they deploy."},
+		{client.ErrDowngrade, "nothing was sent. The server is old, or somebody is in the way."},
+		{client.ErrReceipt, "do not rely on it."},
+		{client.ErrTLS, "nothing was sent. Something between you and the enclave ends TLS."},
+		{client.ErrProtocol, "is this the address of a Cape server? One that is too old for sealed sessions is used with --protocol v1, if you do not mind what its operator can read."},
 		{client.ErrClosed, "the server may have ended the session; try again."},
 		{client.ErrStalled, "try again; if it happens again, the function may be stuck."},
 		{client.ErrFunction, "functions are named by their id (22 letters and digits) or as user/name."},

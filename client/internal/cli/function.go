@@ -105,7 +105,7 @@ earlier call fetched is replaced. The same versions give the same function check
 
 // serverTarget fills in what the server says that it runs.
 func (a *app) serverTarget(cmd *cobra.Command, t *vendoring.Target) error {
-	c, err := a.connect(nil, nil)
+	c, err := a.connect(nil, wishes{})
 	if err != nil {
 		return fmt.Errorf("asking for the enclave's Python: %w", err)
 	}

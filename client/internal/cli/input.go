@@ -6,22 +6,43 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/cape-functions/cape/client"
 )
 
 // input returns what a function is to be given: -f first ("-" is stdin), else the
-// argument, which may be empty.
-func (a *app) input(file string, given []string) ([]byte, error) {
+// argument, which may be empty. Close it after use.
+func (a *app) input(file string, given []string) (io.ReadCloser, error) {
 	switch {
 	case file == "-":
-		return readAll(a.Stdin, "stdin", client.MaxInput)
+		return io.NopCloser(a.Stdin), nil
 	case file != "":
-		return readLimited(file, client.MaxInput)
+		return openInput(file)
 	case len(given) > 0:
-		return []byte(given[0]), nil
+		return io.NopCloser(strings.NewReader(given[0])), nil
 	}
 	return nil, fmt.Errorf("%w: an input is missing: give it as an argument, in a file with -f FILE, or on stdin with -f -", errUsage)
+}
+
+// openInput opens a file, and refuses early what is too large to be sent.
+func openInput(file string) (io.ReadCloser, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err == nil && info.IsDir():
+		err = fmt.Errorf("%w: %s is a folder", errUsage, file)
+	case err == nil && info.Mode().IsRegular() && info.Size() > client.MaxInput:
+		err = fmt.Errorf("%w: %s has %d bytes, %d are allowed", client.ErrTooLarge, file, info.Size(), int64(client.MaxInput))
+	}
+	if err != nil {
+		_ = f.Close() // nothing was written
+		return nil, err
+	}
+	return f, nil
 }
 
 // readAll reads a stream of at most limit bytes, without growing over and over when

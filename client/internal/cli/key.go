@@ -16,15 +16,16 @@ func (a *app) keyCommand() *cobra.Command {
 		Use:   "key",
 		Short: "Print your Cape Key",
 		Long: `Print the public key of your account as PEM, fresh from an attested enclave. What others
-encrypt to it can be read by your functions alone. It is also written, as DER, to the
-file capekey.pub.der in the configuration directory, where older clients look for it.`,
+encrypt to it can be read by your functions alone. With --protocol v1 it is the key that
+older clients use, which belongs to your login and not to your account key; it is written,
+as DER, to the file capekey.pub.der in the configuration directory, where they look for it.`,
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			who, err := a.caller(token)
 			if err != nil {
 				return err
 			}
-			c, err := a.connect(&who, pcrs)
+			c, err := a.connect(&who, wishes{pcrs: pcrs, makeKey: true})
 			if err != nil {
 				return err
 			}
@@ -38,8 +39,8 @@ file capekey.pub.der in the configuration directory, where older clients look fo
 			if err != nil {
 				return err
 			}
-			a.keepKey(s, c, own(who), key)
-			if who.stored {
+			a.keepKey(s, c, c.own(), key)
+			if who.stored && !c.sealed {
 				if err := lockfile.Write(s.Path(config.KeyFile), key.DER); err != nil {
 					a.note("The key was not written for older clients: %v", err)
 				}
@@ -54,8 +55,3 @@ file capekey.pub.der in the configuration directory, where older clients look fo
 	a.pcrFlag(cmd, &pcrs)
 	return cmd
 }
-
-// own names the caller's own account among kept keys, others the account of a username.
-func own(who caller) string { return "own\x00" + who.account }
-
-func others(username string) string { return "user\x00" + username }

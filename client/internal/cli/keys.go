@@ -14,14 +14,39 @@ import (
 	"github.com/cape-functions/cape/client/internal/lockfile"
 )
 
-// keptKey is a Cape Key as it is kept: the document that vouches for it, never the key
-// alone, so that it is judged anew each time. It holds for one server and one account.
+// keptKey is a Cape Key as it is kept: with the document that vouches for it, so that it is
+// judged anew each time. It holds for one server and one account.
 type keptKey struct {
 	Origin   string    `json:"origin"`
 	Account  string    `json:"account"`
 	Document []byte    `json:"document"`
 	Nonce    []byte    `json:"nonce,omitempty"`
+	Key      []byte    `json:"key,omitempty"`    // v2: SPKI
+	Config   []byte    `json:"config,omitempty"` // v2
 	Added    time.Time `json:"added"`
+}
+
+// owner is whose key is meant.
+type owner struct {
+	user string    // the name under which it is asked for; empty: the caller's own
+	id   *[32]byte // the caller's own account; nil in v1
+	name string    // of the file: tells owners apart, and is never sent
+}
+
+// own is the caller's own account, others that of a username.
+func (c *connection) own() owner {
+	if !c.sealed {
+		return owner{name: "own\x00" + c.caller.account}
+	}
+	id := [32]byte(c.key.ID())
+	return owner{id: &id, name: "own account\x00" + c.key.ID().String()}
+}
+
+func (c *connection) others(user string) owner {
+	if !c.sealed {
+		return owner{user: user, name: "user\x00" + user}
+	}
+	return owner{user: user, name: "user's account\x00" + user}
 }
 
 const (
@@ -35,17 +60,22 @@ func (a *app) keyPath(s *config.Settings, origin, account string) string {
 	return s.InDir(filepath.Join("keys", hex.EncodeToString(sum[:16])+".json"))
 }
 
-// key returns the Cape Key of an account: a kept one that still holds, else by fetch.
-func (a *app) key(ctx context.Context, c *connection, account string, fetch func(context.Context) (*client.CapeKey, error)) (*client.CapeKey, error) {
+// key returns a Cape Key: a kept one that still holds, else a fresh one.
+func (a *app) key(ctx context.Context, c *connection, of owner) (*client.CapeKey, error) {
 	s, err := a.settings()
 	if err != nil {
 		return nil, err
 	}
-	kept, fresh := a.keptKey(ctx, s, c, account)
+	kept, fresh := a.keptKey(ctx, s, c, of)
 	if fresh {
 		return kept, nil
 	}
-	key, err := fetch(ctx)
+	var key *client.CapeKey
+	if of.user == "" {
+		key, err = c.Key(ctx)
+	} else {
+		key, err = c.UserKey(ctx, of.user)
+	}
 	if errors.Is(err, client.ErrUnreachable) && kept != nil {
 		a.note("The server cannot be reached; using the Cape Key that was verified earlier.")
 		return kept, nil
@@ -53,22 +83,23 @@ func (a *app) key(ctx context.Context, c *connection, account string, fetch func
 	if err != nil {
 		return nil, err
 	}
-	a.keepKey(s, c, account, key)
+	a.keepKey(s, c, of, key)
 	return key, nil
 }
 
 // keptKey returns the kept key if it still satisfies the policy, and whether it is
 // fresh. What cannot be read or does not hold is as good as none: it is fetched again.
-func (a *app) keptKey(ctx context.Context, s *config.Settings, c *connection, account string) (*client.CapeKey, bool) {
-	data, err := lockfile.Read(a.keyPath(s, c.Origin(), account), maxKeptKey)
+func (a *app) keptKey(ctx context.Context, s *config.Settings, c *connection, of owner) (*client.CapeKey, bool) {
+	data, err := lockfile.Read(a.keyPath(s, c.Origin(), of.name), maxKeptKey)
 	if err != nil || data == nil {
 		return nil, false
 	}
 	var kept keptKey
-	if json.Unmarshal(data, &kept) != nil || kept.Origin != c.Origin() || kept.Account != accountSum(account) {
+	if json.Unmarshal(data, &kept) != nil || kept.Origin != c.Origin() || kept.Account != accountSum(of.name) {
 		return nil, false
 	}
-	key, err := c.StoredKey(ctx, kept.Document, kept.Nonce)
+	key, err := c.StoredKey(ctx, &client.CapeKey{Document: kept.Document, Nonce: kept.Nonce, DER: kept.Key, Config: kept.Config,
+		User: of.user, Account: of.id})
 	if err != nil {
 		return nil, false
 	}
@@ -77,10 +108,14 @@ func (a *app) keptKey(ctx context.Context, s *config.Settings, c *connection, ac
 }
 
 // keepKey keeps a key; where that fails it is fetched again next time.
-func (a *app) keepKey(s *config.Settings, c *connection, account string, key *client.CapeKey) {
-	data, err := json.MarshalIndent(keptKey{c.Origin(), accountSum(account), key.Document, key.Nonce, a.Now().UTC()}, "", "  ")
+func (a *app) keepKey(s *config.Settings, c *connection, of owner, key *client.CapeKey) {
+	kept := keptKey{Origin: c.Origin(), Account: accountSum(of.name), Document: key.Document, Nonce: key.Nonce, Added: a.Now().UTC()}
+	if c.sealed {
+		kept.Key, kept.Config = key.DER, key.Config
+	}
+	data, err := json.MarshalIndent(kept, "", "  ")
 	if err == nil {
-		err = lockfile.Write(a.keyPath(s, c.Origin(), account), append(data, '\n'))
+		err = lockfile.Write(a.keyPath(s, c.Origin(), of.name), append(data, '\n'))
 	}
 	if err != nil && a.flags.verbose {
 		a.note("The Cape Key was not kept: %v", err)

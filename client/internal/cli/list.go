@@ -40,7 +40,7 @@ func (a *app) listCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := a.connect(&who, nil)
+			c, err := a.connect(&who, wishes{})
 			if err != nil {
 				return err
 			}

@@ -41,6 +41,12 @@ func noticeText(n trust.Notice) string {
 		return fmt.Sprintf("%s is trusted from now on.", n.Origin)
 	case trust.KeyPolicyAdded:
 		return fmt.Sprintf("The key policy %s of %s is remembered from now on.", n.New, n.Origin)
+	case trust.PinAdded:
+		return fmt.Sprintf("The %s of %s is remembered from now on: %s", n.Function, n.Origin, n.New)
+	case trust.AccountAdded:
+		return fmt.Sprintf("%s belongs to the account %s, which is trusted from now on.", n.Function, n.New)
+	case trust.Unsigned:
+		return fmt.Sprintf("WARNING: %s is signed by no account: the operator could decrypt what you send to it.", n.Function)
 	case trust.NameChanged:
 		return fmt.Sprintf("WARNING: %s means other code than last time.\n  was: %s\n  is:  %s", n.Function, n.Old, n.New)
 	case trust.NotRemembered:

@@ -47,7 +47,7 @@ that you or the publisher of the image took.`,
 			case len(given) > 0:
 				return a.imagePCRs(cmd.Context(), given[0])
 			}
-			c, err := a.connect(nil, nil)
+			c, err := a.connect(nil, wishes{})
 			if err != nil {
 				return err
 			}

@@ -1,70 +1,128 @@
 package cli
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/client/internal/lockfile"
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/policy"
 )
 
+// runFlags are those of run.
+type runFlags struct {
+	token, file, checksum, keyPolicy, account, receipt, share string
+
+	pcrs []string
+	logs bool
+}
+
 func (a *app) runCommand() *cobra.Command {
-	var token, file, checksum, keyPolicy string
-	var pcrs []string
+	var flags runFlags
 	cmd := &cobra.Command{
 		Use:   "run {FUNCTION_ID | USER/NAME} [INPUT]",
 		Short: "Run a function on an input",
-		Long: `Run a function on an input, and print its result and a newline.
+		Long: `Run a function on an input, and print its result and a newline. Inputs and results may be
+of any size.
 
-The enclave's document, the function's checksum and the signed checksums of input and
-result are verified; -v shows how.`,
+The enclave's document, the function and its signature, and the receipt of the result are
+verified; -v shows how. The result is printed while it comes: it is whole only if the exit
+status is 0.`,
 		Example: `  cape run dev/isprime 13
   cape run AbCdEfGhJkLmNpQrStUvWx -f picture.jpg -o json
-  date | cape run dev/upper -f -`,
+  date | cape run dev/upper -f -
+  cape run dev/isprime 13 --receipt proof.json; cape verify proof.json`,
 		Args: args(1, 2, "the function's id or name"),
-		RunE: func(cmd *cobra.Command, given []string) error {
-			f := client.Function{Name: given[0]}
-			var err error
-			if f.Checksum, err = parseSum("function-checksum", checksum); err != nil {
-				return err
-			}
-			if f.KeyPolicy, err = parseSum("key-policy-checksum", keyPolicy); err != nil {
-				return err
-			}
-			input, err := a.input(file, given[1:])
-			if err != nil {
-				return err
-			}
-			who, err := a.caller(token)
-			if err != nil {
-				return err
-			}
-			c, err := a.connect(&who, pcrs)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			r, err := c.Run(cmd.Context(), f, input)
-			if err != nil {
-				return err
-			}
-			return a.showResult(r, "as attested", "\n")
-		},
+		RunE: func(cmd *cobra.Command, given []string) error { return a.run(cmd.Context(), flags, given) },
+
 		ValidArgsFunction: a.functionNames(false),
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&token, "token", "t", "", "token instead of the stored login")
-	fl.StringVarP(&file, "file", "f", "", "read the input from a `file`; - is stdin")
-	fl.StringVar(&checksum, "function-checksum", "", "SHA-256 (`hex`) that the function must have")
-	fl.StringVar(&keyPolicy, "key-policy-checksum", "", "SHA-256 (`hex`) that the KMS key policy must have")
-	a.pcrFlag(cmd, &pcrs)
+	fl.StringVarP(&flags.token, "token", "t", "", "token instead of the stored login")
+	fl.StringVarP(&flags.file, "file", "f", "", "read the input from a `file`; - is stdin")
+	fl.StringVar(&flags.checksum, "function-checksum", "", "SHA-256 (`hex`) that the function must have")
+	fl.StringVar(&flags.keyPolicy, "key-policy-checksum", "", "SHA-256 (`hex`) that the KMS key policy must have")
+	fl.StringVar(&flags.receipt, "receipt", "", "write what proves the result to a `file`, with the keys that open it to input and output")
+	fl.StringVar(&flags.share, "share", "", "write the same to a `file`, without the keys: it may be shown to anybody")
+	fl.BoolVar(&flags.logs, "logs", false, "show on stderr what the handler prints: to its owner alone")
+	a.accountFlag(cmd, &flags.account)
+	a.pcrFlag(cmd, &flags.pcrs)
 	return cmd
 }
+
+// accountFlag adds --account.
+func (a *app) accountFlag(cmd *cobra.Command, account *string) {
+	cmd.Flags().StringVar(account, "account", "", "account (`hex`) to which the name must belong; none: an unsigned function")
+}
+
+func (a *app) run(ctx context.Context, flags runFlags, given []string) error {
+	f := client.Function{Name: given[0]}
+	var err error
+	if f.Checksum, err = parseSum("function-checksum", flags.checksum); err != nil {
+		return err
+	}
+	if f.KeyPolicy, err = parseSum("key-policy-checksum", flags.keyPolicy); err != nil {
+		return err
+	}
+	input, err := a.input(flags.file, given[1:])
+	if err != nil {
+		return err
+	}
+	defer input.Close()
+	who, err := a.caller(flags.token)
+	if err != nil {
+		return err
+	}
+	w := wishes{pcrs: flags.pcrs, account: flags.account}
+	if flags.logs {
+		w.log = a.handlerLog
+	}
+	c, err := a.connect(&who, w)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if !c.sealed && (flags.receipt != "" || flags.share != "" || flags.logs) {
+		return fmt.Errorf("%w: v1 has neither receipts nor logs", errUsage)
+	}
+	out := a.output()
+	r, err := c.Stream(ctx, f, input, out)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.showResult(r, out, "as attested", "\n"), a.writeReceipts(r, flags))
+}
+
+// writeReceipts writes what proves the result where the flags ask for it.
+func (a *app) writeReceipts(r *client.Result, flags runFlags) error {
+	if flags.receipt != "" {
+		if err := writeReceipt(flags.receipt, r.Receipt); err != nil {
+			return err
+		}
+	}
+	if flags.share != "" {
+		return writeReceipt(flags.share, r.Receipt.WithoutOpenings())
+	}
+	return nil
+}
+
+func writeReceipt(file string, r *client.Receipt) error {
+	data, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	return lockfile.Write(file, data) // 0600: with it, a guess at the input can be checked
+}
+
+// handlerLog shows what a handler prints.
+func (a *app) handlerLog(_ string, data []byte) { fmt.Fprint(a.Stderr, clean(string(data))) }
 
 // pcrFlag adds --pcr as the original had it: repeated, or separated by commas.
 func (a *app) pcrFlag(cmd *cobra.Command, pcrs *[]string) {
@@ -96,7 +154,8 @@ type runOutput struct {
 	Output         *string   `json:"output,omitempty"`
 	OutputBase64   []byte    `json:"output_base64"`
 	Checksums      checksums `json:"checksums"`
-	SignedResults  []byte    `json:"signed_results"`
+	SignedResults  []byte    `json:"signed_results,omitempty"` // v1
+	Receipt        []byte    `json:"receipt,omitempty"`        // v2
 	AttestationDoc document  `json:"attestation_doc"`
 	RawDoc         []byte    `json:"raw_attestation_doc"`
 }
@@ -124,20 +183,44 @@ func documentOf(ev *attest.Evidence) document {
 	return out
 }
 
-// showResult prints a result; end comes after plain output. whence says what the
-// function's checksum was compared with.
-func (a *app) showResult(r *client.Result, whence, end string) error {
+// output is where a result goes: to stdout while it comes, or, for JSON, into memory.
+func (a *app) output() *resultWriter {
+	if a.json() {
+		return &resultWriter{}
+	}
+	return &resultWriter{stdout: a.Stdout}
+}
+
+type resultWriter struct {
+	stdout io.Writer
+	memory []byte
+}
+
+func (w *resultWriter) Write(p []byte) (int, error) {
+	if w.stdout != nil {
+		return w.stdout.Write(p)
+	}
+	w.memory = append(w.memory, p...)
+	return len(p), nil
+}
+
+// showResult ends the output of a result; end comes after plain output. whence says what
+// the function's checksum was compared with.
+func (a *app) showResult(r *client.Result, w *resultWriter, whence, end string) error {
 	a.showResultChecks(r, whence)
 	if !a.json() {
-		return a.print(r.Output, []byte(end))
+		return a.print([]byte(end))
 	}
 	out := runOutput{
-		OutputBase64:  append([]byte{}, r.Output...),
+		OutputBase64:  append([]byte{}, w.memory...),
 		Checksums:     checksums{r.Checksums.Input[:], r.Checksums.Function[:], r.Checksums.Output[:]},
 		SignedResults: r.Signature, AttestationDoc: documentOf(r.Evidence), RawDoc: r.Evidence.Raw,
 	}
-	if utf8.Valid(r.Output) {
-		text := string(r.Output)
+	if r.Receipt != nil {
+		out.Receipt = r.Receipt.Raw
+	}
+	if utf8.Valid(w.memory) {
+		text := string(w.memory)
 		out.Output = &text
 	}
 	return a.printJSON(out)
@@ -173,7 +256,11 @@ func (a *app) showResultChecks(r *client.Result, whence string) {
 	}
 	a.showChecks("the enclave", r.Evidence)
 	a.note("Verified the result:")
-	a.note("%s", checkLine("held", "signature", "checksums signed by the attested key"))
+	if r.Receipt != nil {
+		a.note("%s", checkLine("held", "receipt", "signed by the attested key, of this session and call"))
+	} else {
+		a.note("%s", checkLine("held", "signature", "checksums signed by the attested key"))
+	}
 	a.note("%s", checkLine("held", "function", fmt.Sprintf("%x, %s", r.Checksums.Function, whence)))
 	if r.InputCompared {
 		a.note("%s", checkLine("held", "input", fmt.Sprintf("%x, as sent", r.Checksums.Input)))

@@ -209,6 +209,19 @@ func (s *Settings) Insecure() (bool, error) {
 	return b, nil
 }
 
+// Sealed tells whether the sealed protocol is spoken: always, unless v1 was asked for.
+// Errors match ErrValue.
+func (s *Settings) Sealed() (bool, error) {
+	switch v := s.values[Protocol]; v.Text {
+	case "v2":
+		return true, nil
+	case "v1":
+		return false, nil
+	default:
+		return false, fmt.Errorf("%w: %s from %s is neither v2 nor v1", ErrValue, Protocol, v.Source)
+	}
+}
+
 // readValues reads a file of settings: one JSON object. Values of other kinds than text
 // are taken as written; settings that nobody knows are kept and not looked at.
 func readValues(path string) (map[string]string, error) {

@@ -22,6 +22,7 @@ const (
 	RootCert      = "root_cert"
 	CACert        = "ca_cert"
 	RedirectHosts = "redirect_hosts"
+	Protocol      = "protocol"
 )
 
 // Key describes one setting.
@@ -47,6 +48,7 @@ func Keys() []Key {
 		{Name: RootCert, Help: "attestation root (PEM) of the server that is set in the same place"},
 		{Name: CACert, Help: "further TLS roots (PEM)"},
 		{Name: RedirectHosts, Help: "hosts that the server may redirect to, separated by commas"},
+		{Name: Protocol, Help: "v2 (sealed sessions), or v1 as the original platform spoke"},
 		{Name: DisableTLS, Help: "true: leave the server's TLS certificate unchecked"},
 	}
 }
@@ -70,6 +72,7 @@ func defaults(home string) map[string]string {
 		ConfigDir: filepath.Join(home, ".config", "cape"),
 		AuthFile:  "auth",
 		KeyFile:   "capekey.pub.der",
+		Protocol:  "v2",
 	}
 }
 
