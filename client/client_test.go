@@ -30,9 +30,10 @@ func policyOf(s *testkit.Server) trust.Policy {
 	}
 }
 
+// connect returns a client of v1 for ann.
 func connect(t *testing.T, s *testkit.Server, change ...func(*client.Options)) *client.Client {
 	t.Helper()
-	o := client.Options{BaseURL: s.URL, Trust: policyOf(s), Token: client.StaticToken(testkit.Token("ann"))}
+	o := client.Options{BaseURL: s.URL, Trust: policyOf(s), Protocol: client.ProtocolV1, Token: client.StaticToken(testkit.Token("ann"))}
 	for _, f := range change {
 		f(&o)
 	}

@@ -126,12 +126,12 @@ func TestKeysAndEncrypt(t *testing.T) {
 		t.Error("an encrypted input cannot have been compared")
 	}
 	for _, key := range []*client.CapeKey{own, bob} {
-		again, err := c.StoredKey(t.Context(), key.Document, key.Nonce)
+		again, err := c.StoredKey(t.Context(), key)
 		if err != nil || !again.Public.Equal(key.Public) {
 			t.Errorf("stored key: %v", err)
 		}
 	}
-	if _, err := c.StoredKey(t.Context(), own.Document, []byte("another nonce, 16+")); !errors.Is(err, attest.ErrNonce) {
+	if _, err := c.StoredKey(t.Context(), &client.CapeKey{Document: own.Document, Nonce: []byte("another nonce, 16+")}); !errors.Is(err, attest.ErrNonce) {
 		t.Errorf("stored with another nonce: %v, want ErrNonce", err)
 	}
 	other := connect(t, s, func(o *client.Options) {
@@ -139,7 +139,7 @@ func TestKeysAndEncrypt(t *testing.T) {
 		p.PCRs = map[int][]nitro.PCR{0: {attestkit.PCR(9)}}
 		o.Trust = p
 	})
-	if _, err := other.StoredKey(t.Context(), own.Document, own.Nonce); !errors.Is(err, attest.ErrPCR) {
+	if _, err := other.StoredKey(t.Context(), own); !errors.Is(err, attest.ErrPCR) {
 		t.Errorf("stored, under another policy: %v, want ErrPCR", err)
 	}
 	weak, err := rsa.GenerateKey(rand.Reader, 1024)

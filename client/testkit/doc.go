@@ -1,3 +1,3 @@
-// Package testkit is a server that speaks v1 without an enclave, for the tests of
+// Package testkit is a server that speaks both protocols without an enclave, for the tests of
 // clients: honest unless it is told which lie to tell. Shipped code must not import it.
 package testkit

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,8 +16,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	attestkit "github.com/cape-functions/cape/core/attest/testkit"
+	sealkit "github.com/cape-functions/cape/core/seal/testkit"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -48,6 +51,8 @@ type Lies struct {
 	RefuseUpload *wire.RemoteError
 	// NoSubprotocol chooses no subprotocol.
 	NoSubprotocol bool
+
+	Sealed SealedLies
 }
 
 // Function is what the server runs.
@@ -57,6 +62,14 @@ type Function struct {
 	Public         bool
 	Created        time.Time
 	Handler        func(input []byte) ([]byte, error)
+	// Logs is what the handler prints.
+	Logs string
+	// Unsigned is a function that a client of v1 deployed. All others are signed by
+	// Account of their user, with Seq, unless there is a Manifest.
+	Unsigned      bool
+	Seq           uint64
+	Manifest, Sig []byte
+	Key           []byte // that Manifest is signed with, 32 bytes
 }
 
 func (f *Function) checksum() []byte {
@@ -81,8 +94,10 @@ type Server struct {
 	lies      Lies
 	functions []*Function
 	requests  []*http.Request
+	enclave   *sealkit.Enclave
 	signing   *rsa.PrivateKey
 	keys      map[string]*rsa.PrivateKey
+	accounts  map[string]*account.Key
 	count     int
 }
 
@@ -99,13 +114,10 @@ func New(t T) *Server { return start(t, httptest.NewUnstartedServer(nil), false)
 func NewTLS(t T) *Server { return start(t, httptest.NewUnstartedServer(nil), true) }
 
 func start(t T, h *httptest.Server, tls bool) *Server {
-	now := time.Now()
+	e := sealkit.NewEnclave(time.Now())
 	s := &Server{
-		Authority: attestkit.NewAuthority("fake platform", now), PCRs: map[int]nitro.PCR{},
-		KeyPolicy: sha256.Sum256([]byte("policy")), HTTP: h, keys: map[string]*rsa.PrivateKey{},
-	}
-	for _, i := range []int{0, 1, 2, 3, 4, 8, 16} {
-		s.PCRs[i] = attestkit.PCR(i)
+		Authority: e.Authority, PCRs: maps.Clone(e.PCRs), KeyPolicy: sha256.Sum256(e.Policy), HTTP: h,
+		enclave: e, keys: map[string]*rsa.PrivateKey{}, accounts: map[string]*account.Key{},
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -148,7 +160,10 @@ func (s *Server) Add(f Function) *Function {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count++
-	f.ID = wire.FunctionID(fmt.Append(f.Zip, f.User, f.Name, s.count))
+	if f.Manifest == nil {
+		s.sign(&f)
+	}
+	f.ID = wire.FunctionID(f.Manifest)
 	if f.Created.IsZero() {
 		f.Created = time.Now().UTC().Truncate(time.Second)
 	}
@@ -206,6 +221,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	case "user":
 		s.userKey(w, path[2])
+		return
+	}
+	if slices.Contains(strings.Split(r.Header.Get("Sec-WebSocket-Protocol"), ","), wire.SubprotocolV2) {
+		s.sealed(w, r, path[1], strings.Join(path[2:], "/"))
 		return
 	}
 	user, err := userOf(r)
@@ -281,14 +300,19 @@ func publicDER(key *rsa.PrivateKey) []byte {
 
 // document returns a signed document.
 func (s *Server) document(route string, nonce, public []byte, u wire.UserDataV1) []byte {
-	lies := s.lying()
-	if lies.UserData != nil {
-		lies.UserData(route, &u)
+	if lie := s.lying().UserData; lie != nil {
+		lie(route, &u)
 	}
 	data, err := json.Marshal(u)
 	if err != nil {
 		panic(err)
 	}
+	return s.signed(route, nonce, public, data)
+}
+
+// signed returns a document with the fields, as an honest server or the lies make it.
+func (s *Server) signed(route string, nonce, public, data []byte) []byte {
+	lies := s.lying()
 	authority := s.Authority
 	if lies.Authority != nil {
 		authority = lies.Authority

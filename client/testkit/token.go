@@ -46,8 +46,16 @@ func userOf(r *http.Request) (string, error) {
 			}
 		}
 	}
+	if !ok {
+		return "", errors.New("there is no token")
+	}
+	return userOfToken(token)
+}
+
+// userOfToken returns the user that a token names.
+func userOfToken(token string) (string, error) {
 	parts := strings.Split(token, ".")
-	if !ok || len(parts) != 3 {
+	if len(parts) != 3 {
 		return "", errors.New("there is no token")
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])

@@ -14,7 +14,7 @@ func execCommand(ts *testscript.TestScript, args []string) *exec.Cmd {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = []string{"PATH=" + ts.Getenv("PATH")}
-	for _, name := range []string{"HOME", "CAPE_ENCLAVE_HOST", "CAPE_ROOT_CERT", "CAPE_LOCAL_CONFIG_DIR", "TESTSCRIPT_COMMAND"} {
+	for _, name := range []string{"HOME", "CAPE_ENCLAVE_HOST", "CAPE_ROOT_CERT", "CAPE_LOCAL_CONFIG_DIR", "CAPE_PROTOCOL", "TESTSCRIPT_COMMAND"} {
 		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
 	}
 	r, w, err := os.Pipe()
