@@ -153,8 +153,19 @@ func (c *sealedSession) shake(ctx context.Context, hello []byte, path string) er
 	if err != nil {
 		return err
 	}
-	c.opened, c.channel, err = r.Open(frame)
+	if c.opened, c.channel, err = r.Open(frame); err == nil {
+		c.mu.Lock()
+		c.opens++
+		c.mu.Unlock()
+	}
 	return err
+}
+
+// Opens returns how many sealed sessions were opened: each gave its token away.
+func (s *Server) Opens() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.opens
 }
 
 // answer is what stands in an attest of either kind.

@@ -99,6 +99,7 @@ type Server struct {
 	keys      map[string]*rsa.PrivateKey
 	accounts  map[string]*account.Key
 	count     int
+	opens     int
 }
 
 // T is what a server needs of a test.

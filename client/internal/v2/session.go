@@ -45,6 +45,7 @@ type Session struct {
 	calls    map[uint64]*Call
 	accepted *wire.Accepted
 	dead     error
+	given    error // why a call was given up, if one was
 	audit    *seal.Auditor
 	function [32]byte // checksum that results must carry
 
@@ -114,6 +115,9 @@ func (s *Session) SetFunction(sum [32]byte) {
 func (s *Session) fail(reason error) {
 	s.mu.Lock()
 	first := s.dead == nil
+	if s.given != nil {
+		reason = s.given
+	}
 	if first {
 		s.dead = reason
 		close(s.ended)
@@ -238,8 +242,11 @@ func (s *Session) Close() {
 
 // abandon tells the enclave to stop id and ends the session.
 func (s *Session) abandon(id uint64) {
+	s.mu.Lock()
+	s.given = fmt.Errorf("%w: a call was given up, which ends the function's process", link.ErrClosed)
+	s.mu.Unlock()
 	give := time.AfterFunc(cancelPatience, func() { s.fail(link.ErrClosed) })
 	defer give.Stop()
 	_ = s.send(&wire.Cancel{ID: id}) // if it cannot be said, the end of the connection says it
-	s.fail(fmt.Errorf("%w: a call was given up, which ends the function's process", link.ErrClosed))
+	s.fail(link.ErrClosed)
 }
