@@ -121,3 +121,24 @@ func TestDocumentsOfOtherUses(t *testing.T) {
 		t.Errorf("a key's claim for a session: %v", err)
 	}
 }
+
+func TestKeyStepsInOrder(t *testing.T) {
+	e := testkit.NewEnclave(at)
+	c, err := seal.NewKeyCaller("/v1/key", wire.KeyOf{User: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Bind(&attest.Evidence{}); !errors.Is(err, seal.ErrOrder) {
+		t.Errorf("bound before anything came: %v", err)
+	}
+	message, err := e.AnswerKey(c.Hello(), []byte("spki"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Receive(message); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Receive(message); !errors.Is(err, seal.ErrOrder) {
+		t.Errorf("a second answer: %v", err)
+	}
+}

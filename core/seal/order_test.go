@@ -192,11 +192,11 @@ func TestOneOpenAConnection(t *testing.T) {
 	if _, _, err := c.Open(seal.Opening{}); !errors.Is(err, seal.ErrOrder) {
 		t.Errorf("a second open of the caller's: %v", err)
 	}
-	if _, _, err := r.Open(frame[1:]); !errors.Is(err, seal.ErrOpen) {
-		t.Errorf("a broken open: %v", err)
+	if _, _, err := r.Open(append(frame, make([]byte, wire.MaxOpen)...)); !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("an open that is too large: %v", err)
 	}
 	if _, _, err := r.Open(frame); !errors.Is(err, seal.ErrOrder) {
-		t.Errorf("the sound open after a broken one: %v", err)
+		t.Errorf("the sound open after another: %v", err)
 	}
 	early, err := seal.NewResponder(c.Hello(), route)
 	if err != nil {
