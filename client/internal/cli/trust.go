@@ -19,13 +19,13 @@ var errNotKnown = errors.New("nothing is remembered of it")
 func (a *app) trustCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trust",
-		Short: "Show or forget what is trusted",
+		Short: "Show, change or forget what is trusted",
 		Long: `The trust file (trust.json in the configuration directory) remembers the enclaves of each
 server, as SSH remembers host keys, and which code each function was.`,
 		Args: args(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.trustShow(), a.trustForget())
+	cmd.AddCommand(a.trustShow(), a.trustPin(), a.trustForget())
 	return cmd
 }
 
