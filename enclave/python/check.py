@@ -1,23 +1,19 @@
 """Says whether app.py can be a function, without running any of it.
 
-Reads the source from descriptor 3 to its end, writes to descriptor 4 why it is
-refused, or nothing. Runs in a jail: a source can be made to exhaust Python's
-own compiler.
+Takes the source as one frame and answers with one: why it is refused, or nothing.
+Runs in a jail: a source can be made to exhaust Python's own compiler.
 """
 
 from __future__ import annotations
 
 import ast
-import os
 
-IN, OUT = 3, 4
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from worker import Channel
+
 NAME = "cape_handler"
 MISSING = f'app.py does not bind {NAME} at top level: add "def {NAME}(data):", or import it there'
-
-
-def read_source() -> bytes:
-    with open(IN, "rb") as source:
-        return source.read()
 
 
 def in_target(target: ast.expr) -> bool:
@@ -66,12 +62,7 @@ def judge(source: bytes) -> str:
     return "" if binds(tree.body) else MISSING
 
 
-def main() -> None:
-    verdict = judge(read_source()).encode("utf-8", "backslashreplace")[:2048]
-    while verdict:
-        verdict = verdict[os.write(OUT, verdict) :]
-    os.write(OUT, b"\0")  # the end: a compiler that crashed says nothing
-
-
-if __name__ == "__main__":
-    main()
+def main(channel: Channel) -> None:
+    frame = channel.receive()
+    if frame is not None:
+        channel.send(b"v", judge(frame[1]).encode("utf-8", "backslashreplace")[:2048])

@@ -7,29 +7,30 @@ import (
 	"path/filepath"
 )
 
-//go:embed worker.py check.py
+//go:embed server.py jail.py kernel.py worker.py check.py
 var files embed.FS
 
-// Names of the programs, as Write leaves them in its directory.
-const (
-	Worker = "worker.py"
-	Check  = "check.py"
-)
+// Server is the program among the files; the others are its modules.
+const Server = "server.py"
 
-// Write puts the programs into dir, which must exist. Everybody may read them:
+// Write puts the files into dir, which must exist. Everybody may read them:
 // they hold nothing secret, and jails run under users of their own.
 func Write(dir string) error {
-	for _, name := range []string{Worker, Check} {
-		data, err := files.ReadFile(name)
+	entries, err := files.ReadDir(".")
+	if err != nil {
+		return fmt.Errorf("reading embedded files: %w", err)
+	}
+	for _, e := range entries {
+		data, err := files.ReadFile(e.Name())
 		if err != nil {
-			return fmt.Errorf("reading embedded %s: %w", name, err)
+			return fmt.Errorf("reading embedded %s: %w", e.Name(), err)
 		}
-		path := filepath.Join(dir, name)
+		path := filepath.Join(dir, e.Name())
 		if err := os.WriteFile(path, data, 0o444); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
+			return fmt.Errorf("writing %s: %w", e.Name(), err)
 		}
 		if err := os.Chmod(path, 0o444); err != nil {
-			return fmt.Errorf("writing %s: %w", name, err)
+			return fmt.Errorf("writing %s: %w", e.Name(), err)
 		}
 	}
 	return nil

@@ -5,7 +5,7 @@ the function's reach, and the runtime believes nothing that comes from here
 further than the function may be believed. Descriptor 3 brings frames, 4 takes
 them: a kind (1 byte), a length (4 bytes, big-endian), that many bytes.
 
-From the runtime: ``i`` a piece of the input, ``c`` call the handler, ``d``
+Before that, jail.py has its say. From the runtime: ``i`` a piece of the input, ``c`` call the handler, ``d``
 forget the input. To it: ``l`` the function is imported, ``o`` a piece of the
 result, ``e`` its end, ``x`` an exception, ``m`` out of memory, ``t`` the result
 is too large.
@@ -190,9 +190,7 @@ def call(channel: Channel, handler: Callable[[bytes], Any], wait: Awaiter, input
         channel.send_result(result)
 
 
-def main() -> None:
-    channel = Channel()
-    limit = int(sys.argv[1])
+def main(channel: Channel, limit: int) -> None:
     try:
         handler = load()
     except BaseException as error:
@@ -223,7 +221,3 @@ def main() -> None:
             else:
                 call(channel, handler, wait, inputs, limit)
             short = False
-
-
-if __name__ == "__main__":
-    main()

@@ -24,7 +24,6 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/machine"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
 	"github.com/cape-functions/cape/enclave/internal/nsm/remote"
-	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	"github.com/cape-functions/cape/vsock"
 )
 
@@ -32,7 +31,6 @@ import (
 const region = "us-east-1"
 
 func main() {
-	sandbox.MaybeInit()
 	os.Clearenv()
 	if os.Getpid() == 1 && len(os.Args) == 1 { // in a virtual machine; as a process it gets flags
 		fmt.Fprintln(os.Stderr, "cape-runtime-dev:", machine.Run(pid1()))

@@ -17,7 +17,6 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/keyring/amazonroots"
 	"github.com/cape-functions/cape/enclave/internal/machine"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
-	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	"github.com/cape-functions/cape/vsock"
 )
 
@@ -25,7 +24,6 @@ import (
 const python = "/usr/bin/python3"
 
 func main() {
-	sandbox.MaybeInit()
 	os.Clearenv()
 	if os.Getpid() == 1 {
 		_ = machine.Run(pid1())

@@ -19,7 +19,6 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/handler"
 	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/keyring"
-	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	"github.com/cape-functions/cape/enclave/internal/session"
 	"github.com/cape-functions/cape/enclave/internal/token"
 	"github.com/cape-functions/cape/enclave/internal/vault"
@@ -43,11 +42,10 @@ func (r *runtime) serve(ctx context.Context) error {
 		return at("keyring", err)
 	}
 	signing := makeSigningKeys()
-	host, jails, err := r.handlers()
+	host, err := r.handlers()
 	if err != nil {
 		return at("sandbox", err)
 	}
-	defer jails.Close()
 	defer host.Close()
 	policy, err := r.firstPolicy(ctx, keys)
 	if err != nil {
@@ -129,32 +127,27 @@ func (r *runtime) firstPolicy(ctx context.Context, keys *keyring.Keyring) ([]byt
 }
 
 // handlers builds what starts functions, and tells which layers the machine cannot have.
-func (r *runtime) handlers() (*handler.Host, *sandbox.Sandbox, error) {
+func (r *runtime) handlers() (*handler.Host, error) {
 	if err := emptied(r.parts.Scratch); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	dirs := map[string]string{}
-	for _, name := range []string{"jails", "handler", "vault"} {
+	for _, name := range []string{"handler", "vault"} {
 		dirs[name] = filepath.Join(r.parts.Scratch, name)
 		if err := os.Mkdir(dirs[name], 0o711); err != nil {
-			return nil, nil, fmt.Errorf("preparing scratch directory: %w", err)
+			return nil, fmt.Errorf("preparing scratch directory: %w", err)
 		}
 	}
-	jails, err := sandbox.New(sandbox.Config{Dir: dirs["jails"], AllowDegraded: r.parts.Degraded})
+	host, err := handler.New(handler.Config{Python: r.parts.Python, Scratch: dirs["handler"], Trees: dirs["vault"], AllowDegraded: r.parts.Degraded})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	for _, l := range jails.Layers() {
+	for _, l := range host.Layers() {
 		if !l.On {
 			r.log.Warn(event.LayerMissing, event.Layer, strings.ReplaceAll(strings.ToLower(l.Name), " ", "-"))
 		}
 	}
-	host, err := handler.New(handler.Config{Python: r.parts.Python, Scratch: dirs["handler"], Sandbox: jails})
-	if err != nil {
-		jails.Close()
-		return nil, nil, err
-	}
-	return host, jails, nil
+	return host, nil
 }
 
 // emptied removes what an earlier run may have left below dir.

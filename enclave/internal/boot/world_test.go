@@ -22,7 +22,6 @@ import (
 
 	"github.com/cape-functions/cape/core/wire"
 	kmskit "github.com/cape-functions/cape/enclave/internal/keyring/testkit"
-	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	vaultkit "github.com/cape-functions/cape/enclave/internal/vault/testkit"
 	"github.com/cape-functions/cape/vsock"
 )
@@ -33,11 +32,6 @@ const (
 	role     = "arn:aws:iam::111122223333:role/cape"
 	identity = "arn:aws:sts::111122223333:assumed-role/cape/session"
 )
-
-func TestMain(m *testing.M) {
-	sandbox.MaybeInit()
-	os.Exit(m.Run())
-}
 
 // world is everything around a runtime: a host with its links, a KMS, an issuer.
 type world struct {

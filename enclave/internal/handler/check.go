@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/sandbox"
-	"github.com/cape-functions/cape/enclave/python"
 )
 
 const (
@@ -33,53 +33,52 @@ func (h *Host) Check(ctx context.Context, source []byte) error {
 	if len(source) > wire.MaxHandlerSource {
 		return fmt.Errorf("%w: app.py has %d bytes, at most %d are allowed; move code to other files", intake.ErrInvalid, len(source), wire.MaxHandlerSource)
 	}
-	verdict, err := h.judge(ctx, source)
+	verdict, ok, err := h.judge(ctx, source)
 	switch {
 	case err != nil:
 		return err
-	case verdict == "\x00":
+	case ok && verdict == "":
 		return nil
-	case strings.HasSuffix(verdict, "\x00"):
-		return fmt.Errorf("%w: %s", intake.ErrInvalid, strings.ToValidUTF8(strings.TrimSuffix(verdict, "\x00"), "\uFFFD"))
+	case ok:
+		return fmt.Errorf("%w: %s", intake.ErrInvalid, strings.ToValidUTF8(verdict, "\uFFFD"))
 	}
 	return fmt.Errorf("%w: app.py cannot be compiled: Python needs too much memory for it, or crashes", intake.ErrInvalid)
 }
 
-// judge runs check.py, whose verdict ends with a zero byte.
-func (h *Host) judge(ctx context.Context, source []byte) (string, error) {
-	inR, inW, err := os.Pipe()
+// judge has check.py read source. ok is false when it could not.
+func (h *Host) judge(ctx context.Context, source []byte) (verdict string, ok bool, err error) {
+	jail, err := h.sandbox.Start(ctx, sandbox.Spec{Check: true, Name: "check", Limits: checkLimits})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	defer inW.Close()
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		inR.Close()
-		return "", err
-	}
-	defer outR.Close()
-	jail, err := h.sandbox.Start(ctx, sandbox.Spec{
-		Args: h.program(python.Check), ReadOnly: h.show, Name: "check", Limits: checkLimits, Files: []*os.File{inR, outW},
-	})
-	inR.Close()
-	outW.Close()
-	if err != nil {
-		return "", err
-	}
+	defer jail.In.Close()
+	defer jail.Out.Close()
 	stop := context.AfterFunc(ctx, func() { jail.Close() })
 	defer stop()
 	deadline := time.Now().Add(checkTime)
-	if err := errors.Join(inW.SetWriteDeadline(deadline), outR.SetReadDeadline(deadline)); err != nil {
-		return "", errors.Join(err, jail.Close())
+	if err := errors.Join(jail.In.SetWriteDeadline(deadline), jail.Out.SetReadDeadline(deadline)); err != nil {
+		return "", false, errors.Join(err, jail.Close())
 	}
-	_, writing := inW.Write(source)
-	inW.Close()
-	verdict, reading := io.ReadAll(io.LimitReader(outR, maxVerdict))
+	head := make([]byte, frameHead)
+	putHead(head, kindInput, len(source))
+	_, err = jail.In.Write(head)
+	if err == nil {
+		_, err = jail.In.Write(source)
+	}
+	var body []byte
+	if err == nil {
+		var size int
+		r := bufio.NewReader(jail.Out)
+		if _, size, err = readHead(r, string(kindVerdict)); err == nil {
+			body = make([]byte, size)
+			_, err = io.ReadFull(r, body)
+		}
+	}
 	if err := errors.Join(jail.Close(), ctx.Err()); err != nil {
-		return "", err
+		return "", false, err
 	}
-	if err := errors.Join(writing, reading); errors.Is(err, os.ErrDeadlineExceeded) {
-		return "", fmt.Errorf("%w: app.py takes Python longer than %s to compile", intake.ErrInvalid, checkTime)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return "", false, fmt.Errorf("%w: app.py takes Python longer than %s to compile", intake.ErrInvalid, checkTime)
 	}
-	return string(verdict), nil
+	return string(body), err == nil, nil
 }

@@ -22,6 +22,7 @@ const (
 	kindException = 'x'
 	kindMemory    = 'm'
 	kindTooLarge  = 't'
+	kindVerdict   = 'v' // check.py's
 )
 
 const (
@@ -42,22 +43,27 @@ func putHead(b []byte, kind byte, size int) {
 	binary.BigEndian.PutUint32(b[1:], uint32(size))
 }
 
-// readHead reads a frame's head. Frames of each kind have their own bound.
-func readHead(r *bufio.Reader) (kind byte, size int, err error) {
+// ofCall are the kinds that a worker sends.
+const ofCall = string(kindLoaded) + string(kindOutput) + string(kindEnd) + string(kindException) + string(kindMemory) + string(kindTooLarge)
+
+// readHead reads the head of a frame whose kind is in kinds. Frames of each kind have their own bound.
+func readHead(r *bufio.Reader, kinds string) (kind byte, size int, err error) {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, 0, err
 	}
 	n := binary.BigEndian.Uint32(head[1:])
 	limit := uint32(0)
+	if strings.IndexByte(kinds, head[0]) < 0 {
+		return 0, 0, errProtocol
+	}
 	switch head[0] {
 	case kindOutput:
 		limit = maxFrame
 	case kindException:
 		limit = wire.MaxErrorText
-	case kindLoaded, kindEnd, kindMemory, kindTooLarge:
-	default:
-		return 0, 0, errProtocol
+	case kindVerdict:
+		limit = maxVerdict
 	}
 	if n > limit {
 		return 0, 0, errProtocol

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 
 	"github.com/cape-functions/cape/core/wire"
-	"github.com/cape-functions/cape/enclave/internal/sandbox"
 )
 
 // Sentinels of Invoke.
@@ -50,9 +49,10 @@ func (e *FunctionError) LogValue() slog.Value { return slog.StringValue("excepti
 type Config struct {
 	// Python is the interpreter, CPython 3.9 or newer: a path, or a name to be found in PATH.
 	Python string
-	// Scratch is a directory that belongs to the runtime alone.
-	Scratch string
-	Sandbox *sandbox.Sandbox
+	// Scratch is a directory that belongs to the Host alone, Trees one below which all functions are unpacked.
+	Scratch, Trees string
+	// AllowDegraded goes on without layers that this machine cannot have.
+	AllowDegraded bool
 }
 
 // Options are one connection's.

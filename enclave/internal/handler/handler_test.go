@@ -292,7 +292,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte("o\xff\xff\xff\xff"), []byte("\x00\x00\x00\xffE"))
 	f.Add([]byte("z"), []byte("\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, head, body []byte) {
-		_, n, err := readHead(bufio.NewReader(bytes.NewReader(head)))
+		_, n, err := readHead(bufio.NewReader(bytes.NewReader(head)), ofCall)
 		if err == nil && n > maxFrame {
 			t.Errorf("a frame of %d bytes was taken", n)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -21,13 +20,12 @@ import (
 type Host struct {
 	sandbox *sandbox.Sandbox
 	python  *interpreter
-	show    []string // directories every jail shows
-	dir     string   // the worker's files
+	dir     string // the files of package python
 	large   chan struct{}
 }
 
-// New asks the interpreter where it lives, writes the worker's files below
-// Scratch, and tries both once. Errors: ErrPython, sandbox's.
+// New asks the interpreter where it lives, writes its files below Scratch, starts
+// the fork server, and tries it once. Errors: ErrPython, sandbox's.
 func New(cfg Config) (*Host, error) {
 	py, err := ask(cfg.Python)
 	if err != nil {
@@ -41,9 +39,16 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making room for the worker's files: %w", err)
 	}
-	h := &Host{sandbox: cfg.Sandbox, python: py, show: append(show, dir), dir: dir, large: make(chan struct{}, largeRPCs)}
+	h := &Host{python: py, dir: dir, large: make(chan struct{}, largeRPCs)}
 	if err := errors.Join(os.Chmod(dir, 0o755), python.Write(dir)); err != nil {
-		return nil, errors.Join(err, h.Close())
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	server := append(append([]string{py.Executable}, flags()...), filepath.Join(dir, python.Server))
+	h.sandbox, err = sandbox.New(sandbox.Config{
+		Dir: cfg.Scratch, Trees: cfg.Trees, Server: server, ReadOnly: show, AllowDegraded: cfg.AllowDegraded,
+	})
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wire.HandlerStart)
 	defer cancel()
@@ -53,6 +58,9 @@ func New(cfg Config) (*Host, error) {
 	return h, nil
 }
 
+// Layers lists the jail's defences, and which of them this machine cannot have.
+func (h *Host) Layers() []sandbox.Layer { return h.sandbox.Layers() }
+
 // Python is the interpreter's version in the form of wire.Release: "3.11".
 func (h *Host) Python() string {
 	return fmt.Sprintf("%d.%d", h.python.Version[0], h.python.Version[1])
@@ -61,15 +69,8 @@ func (h *Host) Python() string {
 // Platform is the interpreter's platform in the form of wire.Release: "linux-x86_64".
 func (h *Host) Platform() string { return h.python.Platform }
 
-// Close removes the worker's files. Processes are ended by their own Close, or
-// by the sandbox's.
-func (h *Host) Close() error { return os.RemoveAll(h.dir) }
-
-// program is the command line of one of our own Python files.
-func (h *Host) program(file string, args ...string) []string {
-	argv := append([]string{h.python.Executable}, flags()...)
-	return append(append(argv, filepath.Join(h.dir, file)), args...)
-}
+// Close ends all processes and removes what was written.
+func (h *Host) Close() error { return errors.Join(h.sandbox.Close(), os.RemoveAll(h.dir)) }
 
 // Start starts the jail, which begins to import the function; the first Invoke
 // reports how that went. ctx bounds the start alone.
@@ -85,26 +86,31 @@ func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 	p := &Process{limits: o.Limits, turn: make(chan struct{}, 1), started: time.Now()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	spec := sandbox.Spec{
-		Args:     h.program(python.Worker, strconv.FormatUint(o.Limits.Output, 10)),
-		ReadOnly: h.show, Tree: filepath.Join(o.Tree, o.Work), Name: name,
-		Limits: sandbox.Limits{Memory: o.Limits.Memory, Scratch: o.Limits.Scratch, Procs: o.Limits.Procs},
+		Tree: filepath.Join(o.Tree, o.Work), Name: name, Output: o.Limits.Output, Print: o.Stdout != nil || o.Stderr != nil,
+		Limits: sandbox.Limits{Memory: o.Limits.Memory, Scratch: o.Limits.Scratch, Procs: o.Limits.Procs, Files: openFiles},
 	}
-	theirs, err := p.connect(&spec, o)
-	if err == nil {
-		p.jail, err = h.sandbox.Start(ctx, spec)
+	if o.RPC != nil {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return nil, fmt.Errorf("making a socket: %w", err)
+		}
+		p.socket = os.NewFile(uintptr(fd), "rpc.sock")
+		spec.Socket = p.socket
 	}
-	for _, f := range theirs {
-		f.Close()
-	}
+	jail, err := h.sandbox.Start(ctx, spec)
 	if err != nil {
 		p.release()
 		return nil, err
 	}
+	p.jail, p.in, p.out, p.stdout, p.stderr = jail, jail.In, jail.Out, jail.Stdout, jail.Stderr
 	if err := p.serve(h, o); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
+
+// openFiles is how many files a process may have open.
+const openFiles = 1024
 
 func withDefaults(l wire.LimitsConfig) wire.LimitsConfig {
 	d := wire.DefaultLimits()
@@ -115,45 +121,6 @@ func withDefaults(l wire.LimitsConfig) wire.LimitsConfig {
 		}
 	}
 	return l
-}
-
-// connect makes the pipes and the socket between p and its jail. It returns the
-// jail's ends, which the caller closes when the jail has its own.
-func (p *Process) connect(spec *sandbox.Spec, o Options) (theirs []*os.File, err error) {
-	inR, inW, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	p.in, theirs = inW, append(theirs, inR)
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		return theirs, err
-	}
-	p.out, theirs = outR, append(theirs, outW)
-	spec.Files = []*os.File{inR, outW}
-	for _, s := range []struct {
-		wanted bool
-		end    **os.File
-		mine   **os.File
-	}{{o.Stdout != nil, &spec.Stdout, &p.stdout}, {o.Stderr != nil, &spec.Stderr, &p.stderr}} {
-		if !s.wanted {
-			continue
-		}
-		r, w, err := os.Pipe()
-		if err != nil {
-			return theirs, err
-		}
-		*s.mine, *s.end, theirs = r, w, append(theirs, w)
-	}
-	if o.RPC != nil {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			return theirs, fmt.Errorf("making a socket: %w", err)
-		}
-		spec.Socket = os.NewFile(uintptr(fd), "rpc.sock")
-		p.socket = spec.Socket
-	}
-	return theirs, nil
 }
 
 // ended turns the end of a jail into an error.

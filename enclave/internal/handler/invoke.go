@@ -179,7 +179,7 @@ func (p *Process) receive(t *timer) (kind byte, body []byte, err error) {
 	if err := p.out.SetReadDeadline(time.Now().Add(t.left)); err != nil {
 		return 0, nil, p.broke(err)
 	}
-	kind, size, err := readHead(p.reader)
+	kind, size, err := readHead(p.reader, ofCall)
 	if err != nil {
 		return 0, nil, p.broke(err)
 	}

@@ -8,12 +8,10 @@ import (
 	"testing"
 
 	"github.com/cape-functions/cape/core/wire"
-	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	"github.com/cape-functions/cape/enclave/internal/sandbox/testkit"
 )
 
 func TestMain(m *testing.M) {
-	sandbox.MaybeInit()
 	testkit.Enter()
 	os.Exit(m.Run())
 }
@@ -29,16 +27,7 @@ func TestOtherWorlds(t *testing.T) {
 func newHost(t *testing.T) *Host {
 	t.Helper()
 	scratch := t.TempDir()
-	s, err := sandbox.New(sandbox.Config{Dir: scratch, AllowDegraded: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h, err := New(Config{Python: "python3", Scratch: scratch, Sandbox: s})
+	h, err := New(Config{Python: "python3", Scratch: scratch, Trees: os.TempDir(), AllowDegraded: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -37,11 +38,17 @@ type Process struct {
 
 // serve starts what a process needs besides calls.
 func (p *Process) serve(h *Host, o Options) error {
-	if p.stdout != nil {
-		p.printers = append(p.printers, newPrinter(p.stdout, o.Stdout))
-	}
-	if p.stderr != nil {
-		p.printers = append(p.printers, newPrinter(p.stderr, o.Stderr))
+	for _, out := range []struct {
+		r *os.File
+		w io.Writer
+	}{{p.stdout, o.Stdout}, {p.stderr, o.Stderr}} {
+		if out.r == nil {
+			continue
+		}
+		if out.w == nil {
+			out.w = io.Discard
+		}
+		p.printers = append(p.printers, newPrinter(out.r, out.w))
 	}
 	for _, pr := range p.printers {
 		if err := pr.start(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,13 +18,16 @@ import (
 // killed can be found.
 const jailPrefix = "cape-jail-"
 
+// controllers are what bounds a jail as a whole.
+var controllers = []string{"memory", "pids", "cpu"}
+
 // cgroups are the hierarchies in which jails can be bounded. With version 2
-// both directories are the same one.
+// all directories are the same one.
 type cgroups struct {
-	v2           bool
-	prefix       string // of the names of this runtime's jails
-	memory, pids string // the runtime's own cgroup there; empty: cannot be had
-	whyM, whyP   string
+	v2     bool
+	prefix string            // of the names of this runtime's jails
+	dirs   map[string]string // by controller: the runtime's own cgroup there; those that cannot be had are not in it
+	why    map[string]string // what is missing
 }
 
 // findCgroups reads where this process stands. Its arguments are the texts of
@@ -50,16 +54,18 @@ func findCgroups(mountinfo, own string) *cgroups {
 			found[""] = below(l[4], l[3], paths[""])
 		case "cgroup":
 			for option := range strings.SplitSeq(r[2], ",") {
-				if option == "memory" || option == "pids" {
+				if slices.Contains(controllers, option) {
 					found[option] = below(l[4], l[3], paths[option])
 				}
 			}
 		}
 	}
-	if found["memory"] != "" || found["pids"] != "" {
-		return &cgroups{memory: found["memory"], pids: found["pids"]}
+	unified := found[""]
+	delete(found, "")
+	if len(found) > 0 || unified == "" {
+		return &cgroups{dirs: found}
 	}
-	return &cgroups{v2: found[""] != "", memory: found[""], pids: found[""]}
+	return &cgroups{v2: true, dirs: map[string]string{"memory": unified, "pids": unified, "cpu": unified}}
 }
 
 // below is the directory of a cgroup in a mount that shows the hierarchy from
@@ -74,58 +80,47 @@ func below(mount, root, path string) string {
 
 // try makes a cgroup as a jail would get it, and keeps of c what worked.
 func (c *cgroups) try() {
-	c.whyM, c.whyP = "no memory cgroup is mounted here", "no pids cgroup is mounted here"
-	if c.v2 && c.memory != "" {
-		if err := enable(c.memory); err != nil {
-			c.memory, c.pids, c.whyM, c.whyP = "", "", err.Error(), err.Error()
-			return
-		}
-	}
-	c.prefix = jailPrefix + randomName() + "-"
-	both := *c
-	probe := Limits{Memory: 64 << 20, Procs: 64}
-	for _, part := range []struct {
-		dir, why *string
-		alone    cgroups
-	}{
-		{&c.memory, &c.whyM, cgroups{v2: c.v2, prefix: c.prefix, memory: both.memory}},
-		{&c.pids, &c.whyP, cgroups{v2: c.v2, prefix: c.prefix, pids: both.pids}},
-	} {
-		if *part.dir == "" {
+	c.prefix, c.why = jailPrefix+randomName()+"-", map[string]string{}
+	probe := Limits{Memory: 64 << 20, Procs: 64, CPU: 1000}
+	for _, name := range controllers {
+		c.why[name] = "no " + name + " cgroup is mounted here"
+		dir, ok := c.dirs[name]
+		if !ok {
 			continue
 		}
-		part.alone.sweep(jailPrefix, time.Minute)
-		g, err := part.alone.create(probe)
+		alone := &cgroups{v2: c.v2, prefix: c.prefix, dirs: map[string]string{name: dir}}
+		err := alone.enable(name)
 		if err == nil {
-			err = g.remove()
+			alone.sweep(jailPrefix, time.Minute)
+			var g *group
+			if g, err = alone.create(); err == nil {
+				err = errors.Join(g.limit(probe), g.remove())
+			}
 		}
 		if err != nil {
-			*part.dir, *part.why = "", err.Error()
+			delete(c.dirs, name)
+			c.why[name] = err.Error()
 		}
 	}
 }
 
-// enable hands the two controllers of version 2 to the cgroups below dir.
-func enable(dir string) error {
-	control := filepath.Join(dir, "cgroup.subtree_control")
-	data, err := os.ReadFile(control)
-	if err != nil {
-		return err
-	}
-	on := strings.Fields(string(data))
-	if slices.Contains(on, "memory") && slices.Contains(on, "pids") {
+// enable hands a controller of version 2 to the cgroups below the runtime's.
+func (c *cgroups) enable(name string) error {
+	if !c.v2 {
 		return nil
 	}
-	return os.WriteFile(control, []byte("+memory +pids"), 0)
+	control := filepath.Join(c.dirs[name], "cgroup.subtree_control")
+	data, err := os.ReadFile(control)
+	if err != nil || slices.Contains(strings.Fields(string(data)), name) {
+		return err
+	}
+	return os.WriteFile(control, []byte("+"+name), 0)
 }
 
 // sweep removes cgroups whose names begin with prefix, of jails whose runtime was killed. Only empty ones can
 // be removed; those younger than age may be another runtime's, empty for a moment.
 func (c *cgroups) sweep(prefix string, age time.Duration) {
-	for _, parent := range []string{c.memory, c.pids} {
-		if parent == "" {
-			continue
-		}
+	for _, parent := range c.dirs {
 		dirs, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
 		if err != nil {
 			continue
@@ -138,58 +133,90 @@ func (c *cgroups) sweep(prefix string, age time.Duration) {
 	}
 }
 
-// group is the cgroup of one jail. The zero value bounds nothing.
+// group is the cgroup of one jail, one folder a hierarchy. The zero value bounds nothing.
 type group struct {
 	v2   bool
-	dirs []string
-	oom  string // file that counts processes ended for want of memory
+	dirs map[string]string // by controller
 }
 
-// create makes a cgroup with limits l.
-func (c *cgroups) create(l Limits) (*group, error) {
-	g := &group{v2: c.v2}
+// create makes a cgroup, without limits yet.
+func (c *cgroups) create() (*group, error) {
+	g := &group{v2: c.v2, dirs: map[string]string{}}
 	name := c.prefix + randomName()
-	set := map[string]uint64{}
-	for _, parent := range []string{c.memory, c.pids} {
-		if dir := filepath.Join(parent, name); parent != "" && !slices.Contains(g.dirs, dir) {
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				return nil, errors.Join(err, g.remove())
-			}
-			g.dirs = append(g.dirs, dir)
+	for controller, parent := range c.dirs {
+		dir := filepath.Join(parent, name)
+		if err := os.Mkdir(dir, 0o755); err != nil && !(c.v2 && errors.Is(err, os.ErrExist)) {
+			return nil, errors.Join(err, g.remove())
 		}
-	}
-	if c.pids != "" && l.Procs != 0 {
-		set[filepath.Join(c.pids, name, "pids.max")] = l.Procs + ownThreads
-	}
-	if c.memory != "" {
-		limit := "memory.limit_in_bytes"
-		g.oom = filepath.Join(c.memory, name, "memory.oom_control")
-		if c.v2 {
-			limit, g.oom = "memory.max", filepath.Join(c.memory, name, "memory.events")
-		}
-		if l.Memory != 0 {
-			set[filepath.Join(c.memory, name, limit)] = l.Memory
-		}
-	}
-	for file, value := range set {
-		if err := os.WriteFile(file, []byte(strconv.FormatUint(value, 10)), 0); err != nil {
-			return nil, errors.Join(fmt.Errorf("limiting a cgroup: %w", err), g.remove())
-		}
-	}
-	if c.memory != "" && l.Memory != 0 {
-		g.forbidSwap(filepath.Join(c.memory, name), l.Memory)
+		g.dirs[controller] = dir
 	}
 	return g, nil
 }
 
+// open opens what lets a process into the group: with version 2 the folder, for clone; with version 1 the files into which
+// the process itself writes. Naming it from here would wait for a lock that takes the kernel milliseconds.
+func (g *group) open() (files []*os.File, err error) {
+	for _, dir := range g.folders() {
+		var f *os.File
+		if g.v2 {
+			f, err = os.Open(dir)
+		} else {
+			f, err = os.OpenFile(filepath.Join(dir, "tasks"), os.O_WRONLY, 0)
+		}
+		if err != nil {
+			return files, fmt.Errorf("entering a cgroup: %w", err)
+		}
+		files = append(files, f)
+	}
+	return files, nil
+}
+
+// folders lists each folder once.
+func (g *group) folders() []string {
+	return slices.Compact(slices.Sorted(maps.Values(g.dirs)))
+}
+
+// cpuPeriod is the time, in microseconds, over which processor time is counted.
+const cpuPeriod = 100_000
+
+// limit bounds the group. Setting a limit twice is no harm.
+func (g *group) limit(l Limits) error {
+	set := func(controller, v1, v2, value string) error {
+		dir, ok := g.dirs[controller]
+		if !ok {
+			return nil
+		}
+		if g.v2 {
+			v1 = v2
+		}
+		if err := os.WriteFile(filepath.Join(dir, v1), []byte(value), 0); err != nil {
+			return fmt.Errorf("limiting a cgroup: %w", err)
+		}
+		return nil
+	}
+	var errs []error
+	if l.Procs != 0 {
+		errs = append(errs, set("pids", "pids.max", "pids.max", strconv.FormatUint(l.Procs+ownProcs, 10)))
+	}
+	if l.Memory != 0 {
+		errs = append(errs, set("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatUint(l.Memory, 10)))
+		g.forbidSwap(l.Memory)
+	}
+	if l.CPU != 0 {
+		quota := strconv.FormatUint(max(l.CPU*cpuPeriod/1000, 1000), 10)
+		errs = append(errs, set("cpu", "cpu.cfs_quota_us", "cpu.max", map[bool]string{false: quota, true: quota + " " + strconv.Itoa(cpuPeriod)}[g.v2]))
+	}
+	return errors.Join(errs...)
+}
+
 // forbidSwap keeps plaintext out of swap, where the kernel counts swap at all.
-func (g *group) forbidSwap(dir string, memory uint64) {
+func (g *group) forbidSwap(memory uint64) {
 	file, value := "memory.memsw.limit_in_bytes", memory
 	if g.v2 {
 		file, value = "memory.swap.max", 0
 	}
-	file = filepath.Join(dir, file)
-	if _, err := os.Stat(file); err == nil {
+	file = filepath.Join(g.dirs["memory"], file)
+	if _, err := os.Stat(file); err == nil && g.dirs["memory"] != "" {
 		os.WriteFile(file, []byte(strconv.FormatUint(value, 10)), 0)
 	}
 }
@@ -200,20 +227,14 @@ func randomName() string {
 	return hex.EncodeToString(id[:])
 }
 
-// add moves a process into the group.
-func (g *group) add(pid int) error {
-	for _, dir := range g.dirs {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
-			return fmt.Errorf("entering a cgroup: %w", err)
-		}
-	}
-	return nil
-}
-
 // outOfMemory says whether the kernel ended a process of the group.
 func (g *group) outOfMemory() bool {
-	data, err := os.ReadFile(g.oom)
-	if err != nil {
+	file := "memory.oom_control"
+	if g.v2 {
+		file = "memory.events"
+	}
+	data, err := os.ReadFile(filepath.Join(g.dirs["memory"], file))
+	if err != nil || g.dirs["memory"] == "" {
 		return false
 	}
 	for line := range strings.Lines(string(data)) {
@@ -228,7 +249,7 @@ func (g *group) outOfMemory() bool {
 // moment to notice.
 func (g *group) remove() error {
 	var failed []error
-	for _, dir := range g.dirs {
+	for _, dir := range g.folders() {
 		err := os.Remove(dir)
 		for wait := time.Millisecond; err != nil && !errors.Is(err, os.ErrNotExist) && wait < 2*time.Second; wait *= 2 {
 			time.Sleep(wait)

@@ -1,13 +1,13 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,10 +18,9 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/sandbox/testkit"
 )
 
-// on says whether a layer is in force.
-func on(s *Sandbox, name string) bool {
-	return slices.ContainsFunc(s.Layers(), func(l Layer) bool { return l.Name == name && l.On })
-}
+type contextT = context.Context
+
+func background() contextT { return context.Background() }
 
 func TestSandboxLayers(t *testing.T) {
 	s := newSandbox(t)
@@ -34,161 +33,250 @@ func TestSandboxLayers(t *testing.T) {
 			off = append(off, l.Name)
 		}
 	}
-	t.Log(off)
-	_, err := New(Config{Dir: t.TempDir()})
+	cfg := config(t, t.TempDir())
+	cfg.AllowDegraded = false
+	strict, err := New(cfg)
 	if (err == nil) != (len(off) == 0) || err != nil && !errors.Is(err, ErrLayer) {
 		t.Errorf("without AllowDegraded: %v, with %d layers off", err, len(off))
 	}
+	if err == nil {
+		closed(t, strict)
+	}
 	want := map[testkit.World][]string{
-		testkit.Bare: {"cgroup namespace", "ipc namespace", "memory cgroup", "mount namespace", "network namespace", "no further user namespaces",
+		testkit.Bare: {"cgroup namespace", "cpu cgroup", "ipc namespace", "memory cgroup", "mount namespace", "network namespace", "no further user namespaces",
 			"old root detached", "own user for each jail", "pid namespace", "pids cgroup", "read-only root", "user namespace", "uts namespace"},
-		testkit.Ordinary: {"memory cgroup", "own user for each jail", "pids cgroup"},
+		testkit.Ordinary: {"cpu cgroup", "memory cgroup", "own user for each jail", "pids cgroup"},
 	}[testkit.Current()]
 	slices.Sort(off)
-	if testkit.Current() == testkit.Bare && !cmp.Equal(off, want) || testkit.Current() == testkit.Ordinary && !subset(off, want) {
+	more := slices.ContainsFunc(off, func(x string) bool { return !slices.Contains(want, x) })
+	if testkit.Current() == testkit.Bare && !cmp.Equal(off, want) || testkit.Current() == testkit.Ordinary && more {
 		t.Errorf("off: %q, want %q", off, want)
 	}
 }
 
-func subset(a, b []string) bool {
-	return !slices.ContainsFunc(a, func(x string) bool { return !slices.Contains(b, x) })
+// facts are what a program finds out about its jail.
+type facts struct {
+	UID, GID, PID, PPID int
+	Groups, FDs         []int
+	Dir, Host           string
+	Env                 map[string]string
+	Root, Done          []string
+	Status              map[string]int
+	Limits              map[string]uint64
 }
+
+const gather = `
+import ctypes, errno, json, os, resource, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def can(name, f, done):
+    try:
+        f()
+        done.append(name)
+    except (OSError, ValueError):
+        pass
+def cape_handler(x):
+    done = []
+    for path in ("/proc/self", "/sys/kernel", "/root", "/home", "/dev/nsm", "/dev/vsock", "/dev/mem", "/dev/kvm", "/dev/tty", "/var", "/run", "/boot",
+                 "/../var", "/../root", "/.scratch/tmp", "/etc/shadow"):
+        can("see " + path, lambda: os.stat(path), done)
+    for path in ("/x", "/usr/x", "/etc/passwd", "../x", "/dev/x", "/bin/x"):
+        can("write " + path, lambda: open(path, "w"), done)
+    can("raise a limit", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000)), done)
+    can("setuid", lambda: os.setuid(0), done)
+    can("fifo", lambda: os.mkfifo("/tmp/fifo"), [])
+    done += [n for n in ("/.trees", "/.scratch") if os.path.exists(n) and os.listdir(n)]
+    fds = []
+    for fd in range(300):
+        try: os.fstat(fd); fds.append(fd)
+        except OSError: pass
+    try: root = os.listdir("/")
+    except OSError: root = []
+    limits = {n: resource.getrlimit(getattr(resource, "RLIMIT_" + n))[1] % 2**64 for n in ("CORE", "NOFILE", "DATA", "FSIZE", "NPROC", "MSGQUEUE")}
+    bounding = sum(libc.prctl(23, c, 0, 0, 0) > 0 for c in range(64))
+    return json.dumps(dict(UID=os.getuid(), GID=os.getgid(), PID=os.getpid(), PPID=os.getppid(), Groups=os.getgroups(), FDs=fds, Dir=os.getcwd(), Host=socket.gethostname(),
+        Env=dict(os.environ), Root=root, Done=done, Limits=limits, Status=dict(bounding=bounding, nnp=libc.prctl(39, 0, 0, 0, 0), dumpable=libc.prctl(3, 0, 0, 0, 0))))
+`
 
 // TestJailFromInside looks around in a jail: every layer has its line here.
 func TestJailFromInside(t *testing.T) {
 	s := newSandbox(t)
-	if !s.ns.all {
-		return // TestJailPlain is what holds here
+	var f facts
+	look(t, s, gather, &f)
+	want := facts{UID: innerID, GID: innerID, PID: 2, PPID: 1, FDs: []int{0, 1, 2, 3, 4}, Dir: "/function/fn", Host: "cape",
+		Env:    map[string]string{"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"},
+		Limits: map[string]uint64{"CORE": 0, "NOFILE": 256, "DATA": 256 << 20, "FSIZE": 8 << 20, "NPROC": 40 + ownProcs, "MSGQUEUE": 0},
+		Status: map[string]int{"nnp": 1, "bounding": 0, "dumpable": 0}, Done: []string{}}
+	if s.plain {
+		// What is left without namespaces; the rest is the machine's.
+		f.Done = slices.DeleteFunc(f.Done, func(d string) bool { return strings.HasPrefix(d, "see ") })
+		want.UID, want.GID, want.PID, want.PPID, want.Dir, want.Host = f.UID, f.GID, f.PID, f.PPID, f.Dir, f.Host
+		want.Env["HOME"], want.Env["TMPDIR"], want.Limits["NPROC"], want.Limits["FSIZE"], want.Status["bounding"] = f.Env["HOME"], f.Env["TMPDIR"], f.Limits["NPROC"], f.Limits["FSIZE"], f.Status["bounding"]
+		want.Done = []string{"write ../x"}
 	}
-	f := look(t, s, probeSpec(t, "look"))
-	if f.UID != innerID || f.GID != innerID || f.PID == 1 || f.PID > 20 {
-		t.Errorf("user %d, group %d, process %d", f.UID, f.GID, f.PID)
+	f.Done = slices.DeleteFunc(f.Done, func(d string) bool { // an interpreter may live there
+		return strings.HasSuffix(d, "/root") && slices.ContainsFunc(s.view.show, func(p string) bool { return strings.HasPrefix(p, "/root/") })
+	})
+	root := f.Root
+	if !s.users.own() {
+		f.Groups = nil // an ordinary user cannot leave them
 	}
-	if s.users.own() && slices.ContainsFunc(f.Groups, func(g int) bool { return g != innerID }) {
-		t.Errorf("groups %v", f.Groups)
+	f.Groups = slices.DeleteFunc(f.Groups, func(g int) bool { return g == innerID })
+	if len(f.Groups) == 0 {
+		f.Groups = nil
 	}
-	want := []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8"}
-	if d := cmp.Diff(want, f.Env); d != "" {
-		t.Errorf("environment: %s", d)
+	f.Root = nil
+	delete(f.Env, "LC_CTYPE") // of the interpreter itself
+	if d := cmp.Diff(want, f); d != "" {
+		t.Error(d)
 	}
-	if f.Dir != "/function/fn" || f.Hostname != "cape" {
-		t.Errorf("directory %q on %q", f.Dir, f.Hostname)
-	}
-	if d := cmp.Diff([]int{0, 1, 2}, f.FDs); d != "" {
-		t.Errorf("descriptors: %s", d)
-	}
-	if len(f.Interfaces) != 0 || len(f.Done) != 0 {
-		t.Errorf("interfaces up: %v; could do: %q", f.Interfaces, f.Done)
-	}
-	if f.Caps != [4]uint32{} || f.Bounding != 0 || f.NoNewPrivs != 1 {
-		t.Errorf("capabilities %x, %d in the bounding set, no_new_privs %d", f.Caps, f.Bounding, f.NoNewPrivs)
-	}
-	if f.Limits["core"] != 0 || f.Limits["files"] != openFiles || f.Limits["data"] != 256<<20 || f.Limits["size"] != 8<<20 || f.Limits["procs"] > 40+ownThreads {
-		t.Errorf("limits %v", f.Limits)
-	}
-	for _, name := range f.Root {
-		if !slices.Contains([]string{"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "dev", "tmp", "function"}, name) && !strings.HasPrefix(os.Args[0], "/"+name+"/") {
+	shown := []string{".scratch", ".trees", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "dev", "tmp", "function"}
+	for _, name := range root {
+		under := func(p string) bool { return strings.HasPrefix(p, "/"+name+"/") || p == "/"+name }
+		if !s.plain && !slices.Contains(shown, name) && !slices.ContainsFunc(s.view.show, under) {
 			t.Errorf("the root shows %s", name)
 		}
 	}
 }
 
-// TestJailPlain is what holds where there are no namespaces.
-func TestJailPlain(t *testing.T) {
-	s := newSandbox(t)
-	if s.ns.all {
-		return // TestJailFromInside holds, which is more
-	}
-	f := look(t, s, probeSpec(t, "look"))
-	if f.NoNewPrivs != 1 || len(f.Env) != 4 || len(f.FDs) != 3 || f.Limits["core"] != 0 || f.Limits["data"] != 256<<20 {
-		t.Errorf("%+v", f)
-	}
-	for _, done := range f.Done {
-		if !strings.HasPrefix(done, "see ") && done != "network" && done != "write beside" {
-			t.Errorf("could do: %s", done)
-		}
-	}
-}
+const tree = `
+import os
+def cape_handler(x):
+    found, failed = [open("app.py").read()[:9], open("sub/data").read()], []
+    for path in ("app.py", "sub/data", "sub/new", "new", os.environ["HOME"] + "/new") + (("/dev/shm/new",) if x == b"" and os.getpid() == 2 else ()):
+        try: open(path, "w").write("changed")
+        except OSError as e: failed.append(str(e))
+    os.remove("sub/.hidden")
+    os.rename("new", "sub/renamed")
+    return str(found + failed)
+`
 
 // TestJailPrivateTree: every change is the jail's own.
 func TestJailPrivateTree(t *testing.T) {
 	s := newSandbox(t)
-	tree := writeTree(t)
+	spec := function(t, tree)
 	for _, copied := range []bool{false, true, false} {
-		s.copy = copied
-		spec := probeSpec(t, "change")
-		spec.Tree = tree
-		f := look(t, s, spec)
-		if f.Content != "app data <nil> <nil>" {
-			t.Errorf("copied %v: found %q", copied, f.Content)
-		}
-		if len(f.Done) != 0 && s.ns.all {
-			t.Errorf("copied %v: could not write: %q", copied, f.Done)
+		s.copy = copied || s.plain
+		out, err := call(t, start(t, s, spec), "")
+		if want := `['\nimport o', 'data']`; err != nil || out != want {
+			t.Errorf("copied %v: %q, %v; want %q", copied, out, err, want)
 		}
 	}
-	os.Remove("/tmp/new") // left by the plain jail, which has no /tmp of its own
-	os.Remove("/dev/shm/new")
-	for name, want := range map[string]string{"app.py": "app", "sub/data": "data"} {
-		if b, err := os.ReadFile(filepath.Join(tree, name)); err != nil || string(b) != want {
+	for name, want := range map[string]string{"app.py": tree, "sub/data": "data"} {
+		if b, err := os.ReadFile(filepath.Join(spec.Tree, name)); err != nil || string(b) != want {
 			t.Errorf("%s is now %q, %v", name, b, err)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(tree, "sub", "*")); err != nil || len(left) != 2 {
+	if left, err := filepath.Glob(filepath.Join(spec.Tree, "sub", "*")); err != nil || len(left) != 2 {
 		t.Errorf("the tree has %q", left)
+	}
+}
+
+// TestJailCopiesFilesAlone: a tree has nothing but files and folders, or no jail gets it by copy.
+func TestJailCopiesFilesAlone(t *testing.T) {
+	s := newSandbox(t)
+	s.copy = true
+	spec := function(t, "")
+	if err := os.Symlink("/etc/passwd", filepath.Join(spec.Tree, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if j, err := s.Start(t.Context(), spec); !errors.Is(err, errFurnish) {
+		t.Errorf("Start = %v, %v", j, err)
 	}
 }
 
 func TestJailExit(t *testing.T) {
 	s := newSandbox(t)
 	for _, c := range []struct {
-		probe string
-		want  Exit
-	}{{"nothing", Exit{}}, {"exit", Exit{Code: 42}}, {"abort", Exit{Code: -1, Signal: syscall.SIGKILL}}} {
-		if _, got := output(t, s, probeSpec(t, c.probe)); got != c.want {
-			t.Errorf("%s: %+v, want %+v", c.probe, got, c.want)
+		app  string
+		want Exit
+	}{
+		{"import os\ndef cape_handler(x): os._exit(42)", Exit{Code: 42}},
+		{"import os\nos.abort()", Exit{Signal: syscall.SIGABRT}},
+		{"import os\ndef cape_handler(x): os.kill(os.getpid(), 9)", Exit{Signal: syscall.SIGKILL}},
+		{"import ctypes\ndef cape_handler(x): ctypes.string_at(0)", Exit{Signal: syscall.SIGSEGV}},
+	} {
+		j := start(t, s, function(t, c.app))
+		if _, err := call(t, j, ""); err == nil {
+			t.Errorf("%s: no error", c.app)
+		}
+		if got := wait(t, j); got != c.want {
+			t.Errorf("%s: %+v, want %+v", c.app, got, c.want)
 		}
 	}
-	j := start(t, s, probeSpec(t, "sleep"))
+	j := start(t, s, function(t, ""))
 	closed(t, j)
 	if got := j.Exit(); !got.Killed {
 		t.Errorf("closed: %+v", got)
 	}
 }
 
-func TestJailNoSuchProgram(t *testing.T) {
+func TestJailRefuses(t *testing.T) {
 	s := newSandbox(t)
 	for _, spec := range []Spec{
-		{Args: []string{"/no/such/program"}, Name: "fn"}, {Args: []string{"relative"}, Name: "fn"}, {Name: "fn"},
-		{Args: []string{"/bin/true"}}, {Args: []string{"/bin/true"}, Name: "../x"}, {Args: []string{"/bin/true"}, Name: "rpc.sock"},
-		{Args: []string{"/bin/true"}, Name: "fn", Tree: "relative"}, {Args: []string{"/bin/true"}, Name: "fn", Tree: "/no/such/tree"},
-		{Args: []string{"/bin/true"}, Name: "fn", ReadOnly: []string{"/no/such/directory"}},
-		{Args: []string{"/bin/true"}, Name: "fn", ReadOnly: []string{filepath.Dir(s.dir)}}, {Args: []string{"/bin/true"}, Name: "fn", ReadOnly: []string{"/"}},
+		{}, {Name: "../x"}, {Name: ".."}, {Name: "rpc.sock"}, {Name: strings.Repeat("n", maxName+1)}, {Name: "fn", Tree: "relative"}, {Name: "fn", Tree: "/no/such/tree"},
+		{Name: "fn", Tree: "/"}, {Name: "fn", Tree: "/usr"}, {Name: "fn", Tree: s.trees},
 	} {
 		if j, err := s.Start(t.Context(), spec); !errors.Is(err, ErrSetup) {
 			t.Errorf("Start(%+v) = %v, %v; want ErrSetup", spec, j, err)
 		}
 	}
-	left(t, s)
+	for _, show := range []string{"/no/such/directory", "/", filepath.Dir(s.dir), "/tmp/..", "/dev"} {
+		cfg := config(t, t.TempDir())
+		cfg.ReadOnly = append(cfg.ReadOnly, show)
+		if got, err := New(cfg); err == nil {
+			t.Errorf("a sandbox that shows %s", show)
+			closed(t, got)
+		}
+	}
 }
 
 func TestJailLimits(t *testing.T) {
 	s := newSandbox(t)
 	for _, c := range []struct {
-		probe, layer string
-		holds        func(out string, exit Exit) bool
+		layer, app, want string
+		exit             Exit
 	}{
-		{"fill", "mount namespace", func(out string, _ Exit) bool { return strings.Contains(out, "no space left") }},
-		{"processes", "pid namespace", func(out string, _ Exit) bool { return strings.Contains(out, "temporarily unavailable") }},
-		{"memory", "memory cgroup", func(_ string, exit Exit) bool { return exit.OutOfMemory && exit.Signal == syscall.SIGKILL }},
+		{"mount namespace", "def cape_handler(x):\n  for i in range(99):\n    try: open(['/tmp/%d', '%d', '/dev/shm/%d'][i % 3] % i, 'wb').write(bytes(1 << 20))\n    except OSError as e: return e.errno", "28", Exit{}},
+		{"mount namespace", "import os\ndef cape_handler(x):\n  for i in range(1 << 20):\n    try: os.mkdir('/tmp/%d' % i)\n    except OSError as e: return e.errno", "28", Exit{}},
+		{"pid namespace", "import os, time\ndef cape_handler(x):\n  for i in range(200):\n    try:\n      if os.fork() == 0: time.sleep(100)\n    except BlockingIOError: return 30 < i < 60", "True", Exit{}},
+		{"rlimits", "def cape_handler(x):\n  try: return len([open('app.py') for _ in range(5000)])\n  except OSError as e: return e.errno", "24", Exit{}},
+		{"rlimits", "def cape_handler(x):\n  try: return len(bytes(1 << 30))\n  except MemoryError: return 'no'", "no", Exit{}},
+		{"memory cgroup", "import mmap\ndef cape_handler(x):\n  m = mmap.mmap(-1, 1 << 30)\n  for i in range(0, 1 << 30, 4096): m[i] = 1", "", Exit{Signal: syscall.SIGKILL, OutOfMemory: true}},
+		{"cpu cgroup", "import os, time\ndef cape_handler(x):\n  for _ in range(3):\n    if os.fork() == 0:\n      while True: pass\n  time.sleep(1.5); return ''", "", Exit{}},
 	} {
 		if !on(s, c.layer) {
 			continue // Layers says so
 		}
-		if out, exit := output(t, s, probeSpec(t, c.probe)); !c.holds(out, exit) {
-			t.Errorf("%s: %q, %+v", c.probe, out, exit)
+		spec := function(t, c.app)
+		if c.layer == "cpu cgroup" {
+			spec.Limits.CPU = 20
+		}
+		j := start(t, s, spec)
+		got, err := call(t, j, "")
+		if (err == nil) != (c.exit == Exit{}) || got != c.want {
+			t.Errorf("%s: %q, %v", c.app, got, err)
+		}
+		if err != nil && wait(t, j) != c.exit {
+			t.Errorf("%s: %+v", c.app, j.Exit())
+		}
+		if c.layer == "cpu cgroup" && !throttled(t, j) {
+			t.Errorf("its processes were never made to wait")
 		}
 	}
-	left(t, s)
+}
+
+func throttled(t *testing.T, j *Jail) bool {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(j.group.dirs["cpu"], "cpu.stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); f[0] == "nr_throttled" {
+			return f[1] != "0"
+		}
+	}
+	return false
 }
 
 func TestJailSocket(t *testing.T) {
@@ -199,102 +287,155 @@ func TestJailSocket(t *testing.T) {
 	}
 	socket := os.NewFile(uintptr(fd), "socket")
 	defer socket.Close()
-	spec := probeSpec(t, "connect")
+	spec := function(t, "import socket\ndef cape_handler(x):\n s = socket.socket(socket.AF_UNIX); s.connect('../rpc.sock'); s.sendall(b'hello'); return s.recv(9)")
 	spec.Socket = socket
 	spec.Name = strings.Repeat("n", maxName) // longer than the path of a socket may be
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	spec.Stdout = w
 	j := start(t, s, spec)
-	w.Close()
 	l, err := net.FileListener(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	c, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, 5)
-	if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
-		t.Errorf("%q, %v", b, err)
-	}
-	c.Write([]byte("HELLO"))
-	c.Close()
-	wait(t, j)
-	if out, err := io.ReadAll(r); err != nil || string(out) != "HELLO" {
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		b := make([]byte, 5)
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != "hello" {
+			t.Errorf("%q, %v", b, err)
+		}
+		c.Write([]byte("HELLO"))
+	}()
+	if out, err := call(t, j, ""); err != nil || out != "HELLO" {
 		t.Errorf("answer: %q, %v", out, err)
 	}
 }
 
-// TestJailFromOutside reads what the kernel says of a jail.
-func TestJailFromOutside(t *testing.T) {
+// TestJailPrints: what a program prints is kept only for who asks.
+func TestJailPrints(t *testing.T) {
 	s := newSandbox(t)
-	a, b := start(t, s, probeSpec(t, "sleep")), start(t, s, probeSpec(t, "sleep"))
+	for _, wanted := range []bool{false, true} {
+		spec := function(t, "import os\ndef cape_handler(x):\n  os.write(1, b'o' * 100000); os.write(2, b'e'); return 'x'")
+		spec.Print = wanted
+		j := start(t, s, spec)
+		if (j.Stdout != nil) != wanted || (j.Stderr != nil) != wanted {
+			t.Fatalf("wanted %v: %v, %v", wanted, j.Stdout, j.Stderr)
+		}
+		if wanted {
+			go io.Copy(io.Discard, j.Stdout)
+		}
+		if out, err := call(t, j, ""); err != nil || out != "x" {
+			t.Errorf("wanted %v: %q, %v", wanted, out, err)
+		}
+	}
+}
+
+// TestJailFreezes: a frozen jail does nothing at all, also what it started.
+func TestJailFreezes(t *testing.T) {
+	s := newSandbox(t)
+	if s.plain {
+		return // Freeze does nothing there, and says so
+	}
+	j := start(t, s, function(t, "import os, time, threading\nn = 0\ndef count():\n  global n\n  while True: n += 1; time.sleep(.01)\nthreading.Thread(target=count, daemon=True).start()\n"+
+		"if os.fork() == 0:\n  while True: time.sleep(.01)\ndef cape_handler(x): return n"))
+	if _, err := call(t, j, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	state := func() string {
+		data, err := os.ReadFile(j.worker.path("stat"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))[0]
+	}
+	eventually(t, "the worker stops", func() bool { return state() == "T" })
+	if err := j.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t, j, ""); err != nil || state() == "T" {
+		t.Errorf("after Thaw: %v, %s", err, state())
+	}
+}
+
+// TestJailNothingCarriesOver: each pair leaves something in one jail and looks for it in another of the same function.
+func TestJailNothingCarriesOver(t *testing.T) {
+	s := newSandbox(t)
+	for name, c := range map[string]struct{ leave, find, none string }{
+		"scratch":          {"open('/tmp/note', 'w').write('x')", "os.path.exists('/tmp/note')", "False"},
+		"working folder":   {"open('note', 'w').write('x')", "os.path.exists('note')", "False"},
+		"function's files": {"open('app.py', 'a').write('#x')", "open('app.py').read().endswith('#x')", "False"},
+		"shared memory":    {"open('/dev/shm/note', 'w').write('x')", "os.path.exists('/dev/shm/note')", "False"},
+		"file lock":        {"fcntl.flock(keep(open('app.py')), fcntl.LOCK_EX)", "fcntl.flock(keep(open('app.py')), fcntl.LOCK_EX | fcntl.LOCK_NB)", "None"},
+		"record lock":      {"fcntl.lockf(keep(open('app.py', 'r+')), fcntl.LOCK_EX)", "fcntl.lockf(keep(open('app.py', 'r+')), fcntl.LOCK_EX | fcntl.LOCK_NB)", "None"},
+		"abstract socket":  {"keep(socket.socket(socket.AF_UNIX)).bind('\\0note')", "keep(socket.socket(socket.AF_UNIX)).connect_ex('\\0note') != 0", "True"},
+		"message queue":    {"libc.mq_open(b'/note', os.O_CREAT | os.O_RDWR, 0o666, None)", "libc.mq_open(b'/note', os.O_RDWR)", "-1"},
+		"System V memory":  {"libc.shmget(4711, 4096, 0o1666)", "libc.shmget(4711, 4096, 0o666)", "-1"},
+		"semaphore":        {"libc.semget(4711, 1, 0o1666)", "libc.semget(4711, 1, 0o666)", "-1"},
+		"priority":         {"os.nice(5)", "os.nice(0)", "0"},
+		"environment":      {"os.environ.update(NOTE='x')", "'NOTE' in os.environ", "False"},
+		"modules":          {"sys.modules.update(note=sys)", "'note' in sys.modules", "False"},
+		"built-ins":        {"setattr(builtins, 'note', 1)", "hasattr(builtins, 'note')", "False"},
+	} {
+		if s.plain && (strings.HasPrefix(name, "shared") || strings.HasPrefix(name, "scratch") || strings.HasPrefix(name, "abstract") && !on(s, "landlock for sockets and signals")) {
+			continue // these need namespaces, which Layers says
+		}
+		head := "import builtins, ctypes, fcntl, os, socket, sys\nlibc = ctypes.CDLL(None)\nkept = []\ndef keep(f): kept.append(f); return f\ndef cape_handler(x): return eval(x)"
+		spec := function(t, head)
+		a, b := start(t, s, spec), start(t, s, spec)
+		if _, err := call(t, a, c.leave); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, err := call(t, b, c.find); err != nil || got != c.none {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// TestJailRandomness: processes forked from one another draw different numbers.
+func TestJailRandomness(t *testing.T) {
+	s := newSandbox(t)
 	seen := map[string]bool{}
-	for _, j := range []*Jail{a, b} {
-		first := strconv.Itoa(j.process.Pid)
-		if s.ns.all {
-			for _, ns := range []string{"user", "pid_for_children", "mnt", "net", "ipc", "uts"} {
-				mine, err := os.Readlink("/proc/self/ns/" + ns)
-				if err != nil {
-					t.Fatal(err)
-				}
-				its, err := os.Readlink("/proc/" + first + "/ns/" + ns)
-				if errors.Is(err, os.ErrPermission) {
-					continue // an ordinary user may not look; root does
-				}
-				if err != nil || its == mine || seen[its] {
-					t.Errorf("namespace %s is %s, the runtime's %s, %v", ns, its, mine, err)
-				}
-				seen[its] = true
+	const app = "import os, random, secrets, ssl, tempfile, uuid\ndef cape_handler(x):\n  return ' '.join(str(v) for v in (random.random(), secrets.token_hex(), uuid.uuid4(), ssl.RAND_bytes(8).hex(), os.urandom(8).hex(), tempfile.mktemp()))"
+	for range 3 {
+		for _, v := range strings.Fields(run(t, s, app)) {
+			if seen[v] {
+				t.Errorf("drawn twice: %s", v)
 			}
+			seen[v] = true
 		}
-		if b, err := os.ReadFile("/proc/" + strconv.Itoa(program(t, j)) + "/oom_score_adj"); err != nil || string(b) != "1000\n" {
-			t.Errorf("oom_score_adj: %q, %v", b, err)
-		}
-		uid := status(t, program(t, j), "Uid:")
-		if s.users.own() && (uid == "0" || seen["uid "+uid]) {
-			t.Errorf("the program's user is %s", uid)
-		}
-		seen["uid "+uid] = true
-		if caps := status(t, j.process.Pid, "CapEff:"); s.ns.all && strings.Trim(caps, "0") != "" {
-			t.Errorf("the first process has capabilities %s", caps)
-		}
+	}
+	if len(seen) != 18 {
+		t.Errorf("%d values", len(seen))
 	}
 }
 
-// program is the process id, seen from outside, of a jail's program.
-func program(t *testing.T, j *Jail) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && parentOf(pid) == j.process.Pid {
-			return pid
+// TestJailRunsPrograms: what honest functions do works under all layers.
+func TestJailRunsPrograms(t *testing.T) {
+	s := newSandbox(t)
+	for _, app := range []string{
+		"import threading\ndef cape_handler(x):\n  n = []\n  ts = [threading.Thread(target=n.append, args=(i,)) for i in range(8)]\n  [t.start() for t in ts]; [t.join() for t in ts]\n  return len(n) == 8",
+		"import asyncio\nasync def cape_handler(x):\n  await asyncio.sleep(.01)\n  return await asyncio.to_thread(lambda: True)",
+		"import hashlib, ssl, hmac\ndef cape_handler(x): ssl.create_default_context(); return len(hashlib.pbkdf2_hmac('sha256', x, b's', 1000)) == 32",
+		"import sqlite3\ndef cape_handler(x):\n  c = sqlite3.connect('db'); c.execute('create table t (a)'); c.execute('insert into t values (1)'); c.commit()\n  return c.execute('select a from t').fetchone() == (1,)",
+		"import subprocess\ndef cape_handler(x): return subprocess.run(['/bin/sh', '-c', 'echo $((1+1)) | cat'], capture_output=True).stdout == b'2\\n'",
+		"import multiprocessing as m\ndef cape_handler(x):\n  with m.get_context('fork').Pool(2) as p: return p.map(abs, [-1, -2]) == [1, 2]",
+		"import concurrent.futures as f\ndef cape_handler(x):\n  with f.ThreadPoolExecutor(4) as p: return sum(p.map(abs, range(9))) == 36",
+		"import os, shutil, tempfile\ndef cape_handler(x):\n  d = tempfile.mkdtemp(); shutil.copytree('.', d + '/c'); shutil.rmtree(d); return not os.path.exists(d)",
+		"import mmap, ctypes, select, signal, time\ndef cape_handler(x):\n  signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, .01); time.sleep(.05); return True",
+		"import pwd, os, getpass\ndef cape_handler(x): return os.getpid() != 2 or pwd.getpwuid(os.getuid()).pw_name == 'cape'",
+		"import datetime, zoneinfo, locale, decimal, json, random, statistics, zlib, lzma, bz2, csv\ndef cape_handler(x): return True",
+	} {
+		if s.plain && strings.Contains(app, "multiprocessing") {
+			continue // there is no /dev/shm of its own, and that of all is forbidden
+		}
+		if got := run(t, s, app); got != "True" {
+			t.Errorf("%s: %q", app, got)
 		}
 	}
-	t.Fatal("the program does not run")
-	return 0
-}
-
-func status(t *testing.T, pid int, field string) string {
-	t.Helper()
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == field {
-			return f[1]
-		}
-	}
-	t.Fatalf("no %s", field)
-	return ""
 }

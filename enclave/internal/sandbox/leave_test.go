@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,73 +16,57 @@ import (
 	"time"
 )
 
-// left fails when anything of a jail is left.
-func left(t *testing.T, s *Sandbox) {
+// eventually waits until what is true.
+func eventually(t testing.TB, name string, what func() bool) {
 	t.Helper()
-	s.mu.Lock()
-	jails := len(s.jails)
-	s.mu.Unlock()
-	s.users.mu.Lock()
-	ids := len(s.users.taken)
-	s.users.mu.Unlock()
-	if jails != 0 || ids != 0 {
-		t.Errorf("%d jails and %d users are left", jails, ids)
-	}
-	folders, err := os.ReadDir(s.dir)
-	if err != nil || len(folders) != 1 {
-		t.Errorf("left in the sandbox's folder: %v, %v", folders, err)
-	}
-	for _, parent := range []string{s.groups.memory, s.groups.pids} {
-		if parent != "" {
-			if found := groupsOf(t, parent, s.groups.prefix); len(found) != 0 {
-				t.Errorf("cgroups are left: %q", found)
-			}
+	for end := time.Now().Add(20 * time.Second); !what(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Errorf("it does not happen: %s", name)
+			return
 		}
+	}
+}
+
+// groupsOf lists the cgroups of one runtime.
+func groupsOf(s *Sandbox, prefix string) (found []string) {
+	for _, parent := range s.groups.dirs {
+		dirs, _ := filepath.Glob(filepath.Join(parent, prefix+"*"))
+		found = append(found, dirs...)
+	}
+	return found
+}
+
+// nothingLeft closes the sandbox and fails when anything of it is left.
+func nothingLeft(t *testing.T, s *Sandbox, pids ...int) {
+	t.Helper()
+	closed(t, s)
+	if len(s.jails) != 0 || len(s.users.taken) != 0 {
+		t.Errorf("%d jails and %d users are left", len(s.jails), len(s.users.taken))
+	}
+	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the sandbox's folder: %v", err)
+	}
+	if found := groupsOf(s, s.groups.prefix); len(found) != 0 {
+		t.Errorf("cgroups are left: %q", found)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || bytes.Contains(mounts, []byte(s.dir)) {
 		t.Errorf("mounts are left: %v", err)
 	}
-	if pids := children(t); len(pids) != 0 {
-		t.Errorf("processes are left: %v", pids)
+	if slices.ContainsFunc(pids, alive) {
+		t.Errorf("processes are left of %v", pids)
 	}
 }
 
-// groupsOf lists the cgroups of one runtime.
-func groupsOf(t *testing.T, parent, prefix string) []string {
-	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(parent, prefix+"*"))
-	if err != nil || !strings.HasPrefix(prefix, jailPrefix) {
-		t.Fatal(prefix, err)
-	}
-	return dirs
-}
-
-func children(t *testing.T) []int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pids []int
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil && parentOf(pid) == os.Getpid() {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// named lists processes, seen from outside, that have an argument.
-func named(t *testing.T, argument string) []int {
+// marked lists processes whose command line has mark.
+func marked(t *testing.T, mark string) (pids []int) {
 	t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var pids []int
 	for _, p := range paths {
-		if data, err := os.ReadFile(p); err == nil && bytes.Contains(data, []byte("\x00"+argument+"\x00")) {
+		if data, err := os.ReadFile(p); err == nil && bytes.Contains(data, []byte(mark)) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
 			if err != nil {
 				t.Fatal(err)
@@ -93,24 +79,26 @@ func named(t *testing.T, argument string) []int {
 
 func TestJailLeavesNothing(t *testing.T) {
 	s := newSandbox(t)
-	mark := "mark-" + filepath.Base(t.TempDir()) + strconv.Itoa(os.Getpid())
-	spec := probeSpec(t, "linger", mark)
-	spec.Tree = writeTree(t)
-	if out, exit := output(t, s, spec); out != "started\n" || exit != (Exit{}) {
-		t.Errorf("%q, %+v", out, exit)
+	mark := fmt.Sprintf("%d.%d", 100000+os.Getpid(), time.Now().UnixNano()) // seconds to sleep
+	j := start(t, s, function(t, "import os, signal, subprocess\ndef cape_handler(x):\n"+
+		"  for s in (signal.SIGTERM, signal.SIGHUP): signal.signal(s, signal.SIG_IGN)\n"+
+		"  for _ in range(3): subprocess.Popen(['/bin/sleep', '"+mark+"'], start_new_session=True)\n  os._exit(0)"))
+	if _, err := call(t, j, ""); err == nil {
+		t.Error("no error")
 	}
-	if pids := named(t, mark); len(pids) != 0 {
+	wait(t, j)
+	if pids := marked(t, mark); len(pids) != 0 {
 		t.Errorf("processes outlived their jail: %v", pids)
 	}
-	left(t, s)
+	nothingLeft(t, s, j.keeper.pid, j.worker.pid)
 }
 
+// TestJailCollectsOrphans: the keeper buries what a function leaves to it.
 func TestJailCollectsOrphans(t *testing.T) {
 	s := newSandbox(t)
-	if !s.ns.all {
-		return // the probe would see the machine's processes
-	}
-	if out, _ := output(t, s, probeSpec(t, "orphan")); out != "done\n" {
+	out := run(t, s, "import os, time\ndef cape_handler(x):\n  for _ in range(120):\n    if (p := os.fork()) == 0:\n      if os.fork() == 0: os._exit(0)\n      os._exit(0)\n"+
+		"    os.waitpid(p, 0)\n    time.sleep(.003)\n  return 'more than it may have at once'")
+	if out != "more than it may have at once" {
 		t.Error(out)
 	}
 }
@@ -118,7 +106,11 @@ func TestJailCollectsOrphans(t *testing.T) {
 // TestSandboxKilled kills a runtime with a jail in it.
 func TestSandboxKilled(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.Command(os.Args[0], probePrefix+"host", dir)
+	spec := function(t, "while True: pass")
+	if err := os.Symlink(spec.Tree, filepath.Join(dir, "tree")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], hostArg, dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -126,53 +118,42 @@ func TestSandboxKilled(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	b := make([]byte, 128)
+	b := make([]byte, 512)
 	n, err := out.Read(b)
-	prefix, ready := strings.CutPrefix(strings.TrimSpace(string(b[:n])), "ready ")
-	if err != nil || !ready {
-		cmd.Process.Kill()
-		cmd.Wait()
-		t.Fatalf("%q, %v", b[:n], err)
-	}
-	if len(named(t, dir)) < 2 { // the host and the lingering program
-		t.Errorf("the program does not run")
-	}
+	var pids [3]int
+	var prefix string
+	_, scan := fmt.Sscan(string(b[:n]), new(string), &pids[0], &pids[1], &pids[2], &prefix)
 	cmd.Process.Kill()
 	cmd.Wait()
-	end := time.Now().Add(10 * time.Second)
-	for len(named(t, dir)) != 0 && time.Now().Before(end) {
-		time.Sleep(10 * time.Millisecond)
+	if err != nil || scan != nil {
+		t.Fatalf("%q, %v, %v", b[:n], err, scan)
 	}
-	if pids := named(t, dir); len(pids) != 0 {
-		t.Errorf("processes outlived the runtime: %v", pids)
-	}
-	s, err := New(Config{Dir: dir, AllowDegraded: true})
+	eventually(t, "all processes end", func() bool { return !slices.ContainsFunc(pids[:], alive) })
+	os.RemoveAll(filepath.Join(dir, "code"))
+	os.Rename(filepath.Join(dir, "jails"), filepath.Join(dir, "old"))
+	cfg := config(t, dir)
+	cfg.Dir = filepath.Join(dir, "old")
+	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closed(t, s)
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+	if entries, err := os.ReadDir(cfg.Dir); err != nil || len(entries) != 1 {
 		t.Errorf("the next sandbox finds %v, %v", entries, err)
 	}
 	s.groups.sweep(prefix, 0)
-	for _, parent := range []string{s.groups.memory, s.groups.pids} {
-		if parent != "" {
-			if found := groupsOf(t, parent, prefix); len(found) != 0 {
-				t.Errorf("cgroups are left: %q", found)
-			}
-		}
+	if found := groupsOf(s, prefix); len(found) != 0 && strings.HasPrefix(prefix, jailPrefix) {
+		t.Errorf("cgroups are left: %q", found)
 	}
 }
 
 func TestSandboxClose(t *testing.T) {
-	s, err := New(Config{Dir: t.TempDir(), AllowDegraded: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newSandbox(t)
+	spec := function(t, "")
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			j, err := s.Start(t.Context(), probeSpec(t, "sleep"))
+			j, err := s.Start(t.Context(), spec)
 			if err == nil {
 				<-j.Done()
 			} else if !errors.Is(err, ErrClosed) && !errors.Is(err, ErrSetup) {
@@ -180,18 +161,12 @@ func TestSandboxClose(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(30 * time.Millisecond)
-	closed(t, s)
+	time.Sleep(20 * time.Millisecond)
+	nothingLeft(t, s)
 	wg.Wait()
 	closed(t, s)
-	if _, err := s.Start(t.Context(), probeSpec(t, "sleep")); !errors.Is(err, ErrClosed) {
+	if _, err := s.Start(t.Context(), spec); !errors.Is(err, ErrClosed) {
 		t.Errorf("Start after Close = %v", err)
-	}
-	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the sandbox's folder: %v", err)
-	}
-	if pids := children(t); len(pids) != 0 {
-		t.Errorf("processes are left: %v", pids)
 	}
 }
 
@@ -199,15 +174,16 @@ func TestSandboxCancelled(t *testing.T) {
 	s := newSandbox(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Start(ctx, probeSpec(t, "sleep")); !errors.Is(err, context.Canceled) {
+	if _, err := s.Start(ctx, function(t, "")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Start = %v", err)
 	}
-	left(t, s)
+	nothingLeft(t, s)
 }
 
 // TestSandboxManyRuns: as many descriptors and processes after as before.
 func TestSandboxManyRuns(t *testing.T) {
 	s := newSandbox(t)
+	spec := function(t, "def cape_handler(x): return x")
 	descriptors := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
@@ -215,22 +191,72 @@ func TestSandboxManyRuns(t *testing.T) {
 		}
 		return len(entries)
 	}
-	run := func() {
-		j, err := s.Start(t.Context(), Spec{Args: []string{"/bin/true"}, Name: "fn"})
+	once := func() {
+		j, err := s.Start(t.Context(), spec)
 		if err != nil {
 			t.Fatal(err)
 		}
-		wait(t, j)
+		if out, err := call(t, j, "x"); err != nil || out != "x" {
+			t.Errorf("%q, %v", out, err)
+		}
+		closed(t, j)
+		j.In.Close()
+		j.Out.Close()
 	}
-	run()
-	before := descriptors()
-	for range 20 {
-		run()
+	once()
+	// A jail is eight descriptors; those that wait come and go.
+	before, waiting := descriptors(), 8*(1+builders+1)
+	for range 40 {
+		once()
 	}
-	if after := descriptors(); after > before {
+	if after := descriptors(); after > before+waiting {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
-	left(t, s)
+	nothingLeft(t, s)
 }
 
-func contextForHost() context.Context { return context.Background() }
+// TestSandboxRenewsServer: a fork server ends after its time, with its last jail.
+func TestSandboxRenewsServer(t *testing.T) {
+	s := newSandbox(t)
+	j := start(t, s, function(t, "def cape_handler(x): return x"))
+	old := j.server
+	old.mu.Lock()
+	old.served = serverJails
+	old.mu.Unlock()
+	var next *Jail
+	eventually(t, "another server forks", func() bool {
+		next = start(t, s, function(t, ""))
+		return next.server != old
+	})
+	if next.server.process.Pid == old.process.Pid || !alive(old.process.Pid) {
+		t.Error("the old server is not left alone")
+	}
+	if _, err := call(t, j, ""); err != nil {
+		t.Errorf("a jail of the old server: %v", err)
+	}
+	for other := range s.jails {
+		if other.server == old && other != j {
+			closed(t, other)
+		}
+	}
+	closed(t, j)
+	eventually(t, "the old server ends", func() bool { return !alive(old.process.Pid) })
+}
+
+// TestSandboxServerDies: the next jail comes from another one.
+func TestSandboxServerDies(t *testing.T) {
+	s := newSandbox(t)
+	j := start(t, s, function(t, "def cape_handler(x): return x"))
+	j.server.process.Kill()
+	if out, err := call(t, j, "x"); err != nil || out != "x" {
+		t.Errorf("a jail without its server: %q, %v", out, err)
+	}
+	eventually(t, "another server forks", func() bool {
+		next, err := s.Start(t.Context(), function(t, ""))
+		if err != nil {
+			return false
+		}
+		defer closed(t, next)
+		return next.server != j.server
+	})
+}

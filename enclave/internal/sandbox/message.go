@@ -1,48 +1,97 @@
 package sandbox
 
 import (
-	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// maxMessage bounds a message between the runtime and a jail's first process.
-// Both are our own program; the bound keeps a mistake from becoming a hang.
+// maxMessage bounds a message between the runtime and the fork server or a jail's keeper. Both are
+// our own programs; the bound keeps a mistake from becoming a hang.
 const maxMessage = 256 << 10
 
-// order is what the runtime tells a jail's first process, once.
+// setup is what the runtime tells a fork server, once.
+type setup struct {
+	Plain    bool              `json:"plain"` // no namespaces, only limits
+	Root     string            `json:"root"`  // where to mount the jails' root
+	Trees    string            `json:"trees"`
+	Links    map[string]string `json:"links"`
+	Show     []string          `json:"show"`
+	Etc      map[string]string `json:"etc"`
+	Filter   string            `json:"filter"` // hexadecimal
+	Scratch  uint64            `json:"scratch"`
+	Version2 bool              `json:"version2"` // of cgroups
+}
+
+// birth asks a fork server for a jail. Descriptors come along: the keeper's socket, four of the worker, those of cgroups.
+type birth struct {
+	Dir string `json:"dir"` // of a jail without namespaces
+	Map string `json:"map"` // uid_map
+	ID  int64  `json:"id"`  // the worker's user in a jail without namespaces; -1: the runtime's own
+}
+
+// order tells a keeper what to do: furnish (the rest of the fields is for that), freeze or thaw.
 type order struct {
-	Namespaces bool // own namespaces; without, only limits
-	Probe      bool // build, say how it went, and end
-	UserNS     bool
-	Copy       bool   // copy the tree: overlayfs does not work here
-	Root       string // mount point for the new root, or the folder for a copy
-	Args       []string
-	ReadOnly   []string
-	Tree       string
-	Name       string
-	ID         int  // user and group of the program
-	Switch     bool // ID is not this process's own
-	Limits     Limits
-	Files      int
-	Socket     bool
+	Do      string `json:"do"`
+	Dir     string `json:"dir"`
+	ID      int64  `json:"id"`
+	Tree    string `json:"tree"` // below setup.Trees
+	Name    string `json:"name"`
+	Scratch uint64 `json:"scratch"`
+	Copy    bool   `json:"copy"` // overlayfs does not work here
 }
 
-// report is what the first process says: once when the program was started,
-// once when it ended.
-type report struct {
-	Error     string
-	Ready     bool
-	NoOverlay string // why overlayfs did not work
-	NoPivot   string // why pivot_root did not work
-	Nested    string // why further user namespaces could not be turned off
-	Ended     bool
-	Code      int
-	Signal    int
+// task tells a worker, in force of all layers, what to become.
+type task struct {
+	Dir    string            `json:"dir"`
+	Tmp    string            `json:"tmp"`
+	Limits map[string]uint64 `json:"limits"` // by the names of RLIMIT_
+	Output uint64            `json:"output"`
+	Mute   bool              `json:"mute"`
+	Check  bool              `json:"check"`
 }
 
-func writeMessage(w io.Writer, v any) error {
+// answer is whatever a fork server or a keeper says.
+type answer struct {
+	Error    string            `json:"error"`
+	Landlock int               `json:"landlock"` // version of its interface
+	Missing  map[string]string `json:"missing"`  // layers that cannot be had, and why
+	Ended    bool              `json:"ended"`    // the worker, as Code and Signal say
+	Code     int               `json:"code"`
+	Signal   int               `json:"signal"`
+}
+
+// peer is one end of a socket that keeps messages apart and carries descriptors.
+type peer struct{ conn *net.UnixConn }
+
+// newPeer returns both ends; theirs is for another process.
+func newPeer() (ours *peer, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a socket: %w", err)
+	}
+	mine := os.NewFile(uintptr(fds[0]), "control")
+	defer mine.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "control")
+	conn, err := net.FileConn(mine)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, fmt.Errorf("making a socket: %w", err)
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, nil, errors.Join(errors.New("making a socket: not a unix socket"), conn.Close(), theirs.Close())
+	}
+	return &peer{unixConn}, theirs, nil
+}
+
+func (p *peer) send(v any, files ...*os.File) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -50,22 +99,48 @@ func writeMessage(w io.Writer, v any) error {
 	if len(body) > maxMessage {
 		return fmt.Errorf("message of %d bytes, at most %d allowed", len(body), maxMessage)
 	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
+	var fds []int
+	for _, f := range files {
+		fds = append(fds, int(f.Fd())) //nolint // the file stays open past this call
+	}
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	_, _, err = p.conn.WriteMsgUnix(body, rights, nil)
 	return err
 }
 
-func readMessage(r io.Reader, v any) error {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return err
+// receive returns the next message, and the descriptor that came with it or -1. An error that the other side
+// tells of is returned as one.
+func (p *peer) receive() (a answer, fd int, err error) {
+	body, rights := make([]byte, 16<<10), make([]byte, unix.CmsgSpace(4))
+	n, rn, _, _, err := p.conn.ReadMsgUnix(body, rights)
+	if err == nil && n == 0 {
+		err = io.EOF
 	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n > maxMessage {
-		return fmt.Errorf("message of %d bytes, at most %d allowed", n, maxMessage)
+	if err != nil {
+		return a, -1, err
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return err
+	fd = descriptor(rights[:rn])
+	if err := json.Unmarshal(body[:n], &a); err != nil {
+		return a, fd, err
 	}
-	return json.Unmarshal(body, v)
+	if a.Error != "" {
+		err = errors.New(strings.ToValidUTF8(a.Error, "\uFFFD"))
+	}
+	return a, fd, err
+}
+
+func descriptor(rights []byte) int {
+	messages, err := unix.ParseSocketControlMessage(rights)
+	if err != nil || len(messages) != 1 {
+		return -1
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1
+	}
+	unix.CloseOnExec(fds[0])
+	return fds[0]
 }

@@ -1,11 +1,9 @@
 package sandbox
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -33,28 +31,23 @@ func TestPickRange(t *testing.T) {
 }
 
 func TestAttributes(t *testing.T) {
-	own := &users{base: 5000, size: 1}
+	own := &users{base: 5000, size: 3}
 	for _, c := range []struct {
-		name   string
-		ns     namespaces
-		u      *users
-		inside int
-		maps   int
-		dies   bool // with the runtime
+		name string
+		s    *Sandbox
+		maps int
+		text string
 	}{
-		{"own users", namespaces{true, true}, own, innerID, 2, true},
-		{"no own users", namespaces{true, true}, &users{}, innerID, 1, true},
-		{"no user namespace", namespaces{true, false}, own, 5000, 0, true},
-		{"no namespaces", namespaces{}, &users{}, os.Getuid(), 0, false},
+		{"own users", &Sandbox{users: own}, 2, "0 0 1\n1000 5001 1\n"},
+		{"no own users", &Sandbox{users: &users{}}, 1, "1000 1000 1\n"},
+		{"no namespaces", &Sandbox{users: own, plain: true}, 0, "0 0 1\n1000 5001 1\n"},
 	} {
-		a, inside := attributes(c.ns, c.u, 5000)
-		if inside != c.inside || len(a.UidMappings) != c.maps || len(a.GidMappings) != c.maps || a.Cloneflags != c.ns.flags() || (a.Pdeathsig == syscall.SIGKILL) != c.dies {
-			t.Errorf("%s: %d, %+v", c.name, inside, a)
+		a := c.s.attributes()
+		if len(a.UidMappings) != c.maps || len(a.GidMappings) != c.maps || (a.Cloneflags&syscall.CLONE_NEWUSER != 0) != (c.maps > 0) || a.Pdeathsig != syscall.SIGKILL {
+			t.Errorf("%s: %+v", c.name, a)
 		}
-		for _, m := range a.UidMappings {
-			if m.ContainerID == innerID && c.u.own() && m.HostID != 5000 {
-				t.Errorf("%s: the program is user %d outside", c.name, m.HostID)
-			}
+		if got := c.s.idMap(5001); got != c.text {
+			t.Errorf("%s: %q", c.name, got)
 		}
 	}
 }
@@ -89,10 +82,10 @@ func TestFindCgroups(t *testing.T) {
 		name, mounts, own string
 		want              cgroups
 	}{
-		{"version 1", v1, "8:pids:/docker/ab/c\n4:memory:/user\n0::/\n", cgroups{memory: "/sys/fs/cgroup/memory/user", pids: "/sys/fs/cgroup/pids/c"}},
-		{"version 1, mount of another cgroup", v1, "8:pids:/other\n4:memory:/\n", cgroups{memory: "/sys/fs/cgroup/memory", pids: "/sys/fs/cgroup/pids"}},
-		{"version 2", v2, "0::/user.slice/x\n", cgroups{v2: true, memory: "/sys/fs/cgroup/user.slice/x", pids: "/sys/fs/cgroup/user.slice/x"}},
-		{"none", "22 27 0:21 / /proc rw - proc proc rw\n", "", cgroups{}},
+		{"version 1", v1, "8:pids:/docker/ab/c\n4:memory:/user\n0::/\n", cgroups{dirs: map[string]string{"memory": "/sys/fs/cgroup/memory/user", "pids": "/sys/fs/cgroup/pids/c"}}},
+		{"version 1, mount of another cgroup", v1, "8:pids:/other\n4:memory:/\n", cgroups{dirs: map[string]string{"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"}}},
+		{"version 2", v2, "0::/user.slice/x\n", cgroups{v2: true, dirs: map[string]string{"memory": "/sys/fs/cgroup/user.slice/x", "pids": "/sys/fs/cgroup/user.slice/x", "cpu": "/sys/fs/cgroup/user.slice/x"}}},
+		{"none", "22 27 0:21 / /proc rw - proc proc rw\n", "", cgroups{dirs: map[string]string{}}},
 	} {
 		got := findCgroups(c.mounts, c.own)
 		if d := cmp.Diff(c.want, *got, cmp.AllowUnexported(cgroups{})); d != "" {
@@ -105,18 +98,25 @@ func TestFindCgroups(t *testing.T) {
 // machine may not have in that version.
 func TestGroupV2(t *testing.T) {
 	dir := t.TempDir()
-	c := &cgroups{v2: true, memory: dir, pids: dir}
-	g, err := c.create(Limits{Memory: 1 << 20, Procs: 5})
-	if err != nil || len(g.dirs) != 1 {
+	c := &cgroups{v2: true, dirs: map[string]string{"memory": dir, "pids": dir, "cpu": dir}}
+	g, err := c.create()
+	if err != nil || len(g.folders()) != 1 {
 		t.Fatalf("%+v, %v", g, err)
 	}
-	for file, want := range map[string]string{"memory.max": "1048576", "pids.max": "29"} {
-		if b, err := os.ReadFile(filepath.Join(g.dirs[0], file)); err != nil || string(b) != want {
+	files, err := g.open()
+	if err != nil || len(files) != 1 || files[0].Name() != g.dirs["pids"] {
+		t.Errorf("%v, %v", files, err)
+	}
+	if err := g.limit(Limits{Memory: 1 << 20, Procs: 5, CPU: 1500}); err != nil {
+		t.Error(err)
+	}
+	for file, want := range map[string]string{"memory.max": "1048576", "pids.max": "6", "cpu.max": "150000 100000"} {
+		if b, err := os.ReadFile(filepath.Join(g.dirs["cpu"], file)); err != nil || string(b) != want {
 			t.Errorf("%s: %q, %v", file, b, err)
 		}
 	}
 	for text, want := range map[string]bool{"low 0\noom 3\noom_kill 0\n": false, "oom 3\noom_kill 2\noom_group_kill 0\n": true, "": false} {
-		if err := os.WriteFile(g.oom, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(g.dirs["memory"], "memory.events"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if got := g.outOfMemory(); got != want {
@@ -124,14 +124,14 @@ func TestGroupV2(t *testing.T) {
 		}
 	}
 	control := filepath.Join(dir, "cgroup.subtree_control")
-	for text, want := range map[string]string{"cpu memory pids\n": "cpu memory pids\n", "cpu\n": "+memory +pids"} {
+	for text, want := range map[string]string{"cpu memory pids\n": "cpu memory pids\n", "cpu\n": "+pids"} {
 		if err := os.WriteFile(control, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := enable(dir); err != nil {
+		if err := c.enable("pids"); err != nil {
 			t.Error(err)
 		}
-		if b, err := os.ReadFile(control); err != nil || !strings.HasPrefix(string(b), want) {
+		if b, err := os.ReadFile(control); err != nil || string(b) != want {
 			t.Errorf("subtree_control: %q, %v", b, err)
 		}
 	}
@@ -142,38 +142,42 @@ func TestOutermost(t *testing.T) {
 	if d := cmp.Diff([]string{"/opt/py", "/opt/python", "/usr"}, got); d != "" {
 		t.Error(d)
 	}
-	if got := throughLinks("/lib/x", map[string]string{"lib": "/usr/lib"}); got != "/usr/lib/x" {
+	if got := (&view{links: map[string]string{"lib": "usr/lib"}}).through("/lib/x"); got != "/usr/lib/x" {
 		t.Error(got)
 	}
 }
 
-func TestCopyTree(t *testing.T) {
-	from, to := writeTree(t), t.TempDir()
-	if err := copyTree(from, to, os.Getuid()); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(filepath.Join(to, "sub/data")); err != nil || string(b) != "data" {
-		t.Errorf("%q, %v", b, err)
-	}
-	if n, err := treeSize(from); err != nil || n < 4*4096 {
+func TestTreeSize(t *testing.T) {
+	if n, err := treeSize(function(t, "app").Tree); err != nil || n < 4*4096 || n > 10*4096 {
 		t.Errorf("size %d, %v", n, err)
-	}
-	if err := os.Symlink("/etc/passwd", filepath.Join(from, "link")); err != nil {
-		t.Fatal(err)
-	}
-	if err := copyTree(from, t.TempDir(), os.Getuid()); err == nil {
-		t.Error("a link was copied")
 	}
 }
 
+func TestUnescape(t *testing.T) {
+	if got := unescape(`/a\040b\134040`); got != `/a b\040` {
+		t.Errorf("%q", got)
+	}
+}
+
+// FuzzMessage: whatever a keeper says is an answer or an error.
 func FuzzMessage(f *testing.F) {
-	f.Add([]byte("\x00\x00\x00\x02{}"))
-	f.Add([]byte("\xff\xff\xff\xff"))
-	f.Add([]byte("\x00\x00\x00\x10{\"Ready\":true}  "))
+	f.Add([]byte("{}"))
+	f.Add([]byte(`{"error":"x"}`))
+	f.Add([]byte(`{"ended":true,"code":3,"missing":{"pivot":"x"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var r report
-		if readMessage(bytes.NewReader(data), &r) == nil && len(data) < 4 {
-			t.Error("a message without a length")
+		ours, theirs, err := newPeer()
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer ours.conn.Close()
+		if len(data) == 0 || len(data) > 16<<10 {
+			theirs.Close()
+			return
+		}
+		_, err = theirs.Write(data)
+		if a, fd, got := ours.receive(); fd != -1 || err == nil && got == nil && a.Error != "" {
+			t.Errorf("%q: %+v, %d, %v", data, a, fd, got)
+		}
+		theirs.Close()
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -21,8 +22,16 @@ var (
 	ErrClosed = errors.New("sandbox is closed")
 )
 
-// setupTime bounds the building of one jail.
-const setupTime = 30 * time.Second
+const (
+	// setupTime bounds the building of one jail.
+	setupTime = 30 * time.Second
+	// defaultScratch is the private file system of a jail that waits for its function, in bytes.
+	defaultScratch = 1 << 30
+	// builders build jails ahead; each holds one more than the pool does.
+	builders = 2
+	// retry is how long a builder rests after a failure.
+	retry = time.Second
+)
 
 // Config says how jails are built.
 type Config struct {
@@ -30,6 +39,14 @@ type Config struct {
 	// namespaces cannot be had, private copies of functions live below it. New
 	// removes what a runtime that was killed left there.
 	Dir string
+	// Trees is a directory below which every function's folder lies. Jails see it until they have their own.
+	Trees string
+	// Server is the command line of the fork server: the interpreter, by absolute path, and its arguments.
+	Server []string
+	// ReadOnly are directories that every jail sees at the same path, besides the system's: the interpreter's.
+	ReadOnly []string
+	// Spare is how many jails are built ahead; 0: as many as there are processors, and two.
+	Spare int
 	// AllowDegraded goes on without layers that this machine cannot have. Layers
 	// tells which.
 	AllowDegraded bool
@@ -44,58 +61,80 @@ type Layer struct {
 
 // Sandbox builds jails. It is safe for concurrent use.
 type Sandbox struct {
+	cfg    Config
 	dir    string // made by New, removed by Close
 	root   string // mount point below dir
-	plain  string // where jails without namespaces have their folders
-	ns     namespaces
-	copy   bool // overlayfs does not work
+	bare   string // where jails without namespaces have their folders
+	trees  string // Config.Trees without links
+	plain  bool   // no namespaces
+	copy   bool   // overlayfs does not work
+	view   *view
 	users  *users
 	groups *cgroups
 	layers []Layer
 	null   *os.File
 	spawn  chan spawnRequest
 	quit   chan struct{} // closed by Close
+	ready  chan *Jail    // built, and waiting for what they are to become
+
+	building sync.WaitGroup // builders, and whoever builds a jail
+	renewing sync.Mutex
+	current  *server // what forks; renewing is held
 
 	mu     sync.Mutex
 	closed bool
 	jails  map[*Jail]struct{}
 }
 
-// New finds out what this machine can do, by building a jail. Errors: ErrLayer
+// New finds out what this machine can do, by building jails, and begins to build some ahead. Errors: ErrLayer
 // unless AllowDegraded, ErrSetup.
 func New(cfg Config) (*Sandbox, error) {
-	return open(cfg, []namespaces{{all: true, user: true}, {all: true}, {}})
-}
-
-// open tries kinds of namespaces in turn; the last is none at all.
-func open(cfg Config, kinds []namespaces) (*Sandbox, error) {
-	removeStale(cfg.Dir)
-	dir, err := os.MkdirTemp(cfg.Dir, ownPrefix)
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
+	if cfg.Spare == 0 {
+		cfg.Spare = runtime.NumCPU() + 2
 	}
-	if err == nil {
-		dir, err = filepath.Abs(dir)
+	s := &Sandbox{cfg: cfg, spawn: make(chan spawnRequest), quit: make(chan struct{}), ready: make(chan *Jail, cfg.Spare), jails: map[*Jail]struct{}{}}
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.dir))
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSetup, err)
-	}
-	root := filepath.Join(dir, "root")
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err = errors.Join(err, os.Mkdir(root, 0o700)); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSetup, errors.Join(err, os.RemoveAll(dir)))
-	}
-	users, whyUsers := newUsers(uint64(rand.Uint32()))
-	s := &Sandbox{dir: dir, root: root, plain: dir, null: null, users: users, spawn: make(chan spawnRequest), quit: make(chan struct{}), jails: map[*Jail]struct{}{}}
-	go spawner(s.spawn, s.quit)
+	var whyUsers string
+	s.users, whyUsers = newUsers(uint64(rand.Uint32()))
 	s.groups = currentCgroups()
-	if err := s.probe(kinds, whyUsers); err != nil {
+	go spawner(s.spawn, s.quit)
+	if err := s.probe(whyUsers); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if err := s.missing(); err != nil && !cfg.AllowDegraded {
 		return nil, errors.Join(err, s.Close())
 	}
+	for range builders {
+		s.building.Go(s.build)
+	}
 	return s, nil
+}
+
+// prepare makes the sandbox's own folder and finds out what jails are to see.
+func (s *Sandbox) prepare() (err error) {
+	removeStale(s.cfg.Dir)
+	if s.dir, err = os.MkdirTemp(s.cfg.Dir, ownPrefix); err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	for _, p := range []*string{&s.dir, &s.cfg.Trees} {
+		if *p, err = filepath.EvalSymlinks(*p); err != nil {
+			return fmt.Errorf("%w: %w", ErrSetup, err)
+		}
+		if *p, err = filepath.Abs(*p); err != nil {
+			return fmt.Errorf("%w: %w", ErrSetup, err)
+		}
+	}
+	s.root, s.bare, s.trees = filepath.Join(s.dir, "root"), s.dir, s.cfg.Trees
+	s.view, err = newView(s.cfg.ReadOnly)
+	if err == nil {
+		s.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	}
+	if err = errors.Join(err, os.Mkdir(s.root, 0o700)); err != nil {
+		return fmt.Errorf("%w: %w", ErrSetup, err)
+	}
+	return s.view.check(s.dir, s.trees)
 }
 
 // ownPrefix names the folders of sandboxes.
@@ -115,30 +154,44 @@ func removeStale(dir string) {
 
 func currentCgroups() *cgroups {
 	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return &cgroups{whyM: err.Error(), whyP: err.Error()}
-	}
-	own, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return &cgroups{whyM: err.Error(), whyP: err.Error()}
+	own, err2 := os.ReadFile("/proc/self/cgroup")
+	if err := errors.Join(err, err2); err != nil {
+		return &cgroups{why: map[string]string{"memory": err.Error(), "pids": err.Error(), "cpu": err.Error()}}
 	}
 	c := findCgroups(string(mountinfo), string(own))
 	c.try()
 	return c
 }
 
-// Layers lists every defence in a fixed order.
-func (s *Sandbox) Layers() []Layer { return append([]Layer(nil), s.layers...) }
-
-// missing returns an ErrLayer that names every layer that is off.
-func (s *Sandbox) missing() error {
-	var errs []error
-	for _, l := range s.layers {
-		if !l.On {
-			errs = append(errs, fmt.Errorf("%w: %s: %s", ErrLayer, l.Name, l.Why))
+// build keeps the pool of waiting jails full.
+func (s *Sandbox) build() {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), setupTime)
+		j, err := s.newJail(ctx)
+		cancel()
+		if err != nil {
+			select {
+			case <-s.quit:
+				return
+			case <-time.After(retry):
+				continue
+			}
+		}
+		select {
+		case s.ready <- j:
+		case <-s.quit:
+			j.end()
+			return
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// workerID is the user that the worker has, seen from inside.
+func (s *Sandbox) workerID() int {
+	if s.plain {
+		return os.Getuid()
+	}
+	return innerID
 }
 
 // Close ends all jails and waits until nothing of them is left.
@@ -149,102 +202,24 @@ func (s *Sandbox) Close() error {
 		return nil
 	}
 	s.closed = true
-	var jails []*Jail
+	close(s.quit)
+	jails := make([]*Jail, 0, len(s.jails))
 	for j := range s.jails {
 		jails = append(jails, j)
 	}
 	s.mu.Unlock()
-	var errs []error
 	for _, j := range jails {
 		j.end()
 	}
+	s.building.Wait()
+	var errs []error
 	for _, j := range jails {
 		errs = append(errs, j.Close())
 	}
-	close(s.quit)
-	return errors.Join(append(errs, s.null.Close(), os.RemoveAll(s.dir), os.RemoveAll(s.plain))...)
-}
-
-// probe builds a jail of each kind until one works, and fills in s.layers.
-func (s *Sandbox) probe(kinds []namespaces, whyUsers string) error {
-	var why error
-	for _, kind := range kinds {
-		if kind.all && !kind.user && os.Geteuid() != 0 {
-			continue
-		}
-		s.ns, s.copy = kind, false
-		if err := s.choosePlain(); err != nil {
-			return err
-		}
-		r, err := s.probeOnce()
-		if err != nil && kind.all && r.NoOverlay != "" {
-			s.copy = true
-			noOverlay := r.NoOverlay
-			r, err = s.probeOnce()
-			r.NoOverlay = noOverlay
-		}
-		if err == nil {
-			s.describe(r, why, whyUsers)
-			return nil
-		}
-		why = errors.Join(why, err)
+	s.renewing.Lock()
+	defer s.renewing.Unlock()
+	if s.current != nil {
+		s.current.retire()
 	}
-	return why
-}
-
-// choosePlain finds a place for jails without namespaces. The runtime's own
-// folder lets no other user pass, so those with users of their own need another.
-func (s *Sandbox) choosePlain() (err error) {
-	if s.ns.all || !s.users.own() {
-		return nil
-	}
-	if s.plain, err = os.MkdirTemp("", "cape-jails-"); err != nil {
-		return fmt.Errorf("%w: %w", ErrSetup, err)
-	}
-	return os.Chmod(s.plain, 0o711)
-}
-
-// probeOnce builds a jail around an empty function, and runs nothing in it.
-func (s *Sandbox) probeOnce() (report, error) {
-	tree, err := os.MkdirTemp(s.dir, "probe-")
-	if err != nil {
-		return report{}, fmt.Errorf("%w: %w", ErrSetup, err)
-	}
-	defer os.Remove(tree)
-	ctx, cancel := context.WithTimeout(context.Background(), setupTime)
-	defer cancel()
-	j, err := s.start(ctx, Spec{Tree: tree, Name: "probe", Limits: Limits{Memory: 256 << 20, Scratch: 1 << 20, Procs: 16}}, true)
-	if j == nil {
-		return report{}, err
-	}
-	<-j.Done()
-	return j.report, err
-}
-
-// describe turns what a probe said into the table of layers.
-func (s *Sandbox) describe(r report, why error, whyUsers string) {
-	add := func(name string, on bool, reason string) {
-		l := Layer{Name: name, On: on}
-		if !on {
-			l.Why = reason
-		}
-		s.layers = append(s.layers, l)
-	}
-	reason := "not asked for"
-	if why != nil {
-		reason = why.Error()
-	}
-	add("user namespace", s.ns.user, reason)
-	for _, name := range []string{"pid namespace", "mount namespace", "network namespace", "ipc namespace", "uts namespace", "cgroup namespace"} {
-		add(name, s.ns.all, reason)
-	}
-	add("read-only root", s.ns.all, reason)
-	add("old root detached", s.ns.all && r.NoPivot == "", r.NoPivot)
-	add("no further user namespaces", r.Nested == "", r.Nested)
-	add("own user for each jail", s.users.own(), whyUsers)
-	add("no_new_privs", true, "")
-	add("no capabilities", s.ns.all || s.users.own() || os.Geteuid() != 0, "without namespaces or another user, the program has the runtime's")
-	add("rlimits", true, "")
-	add("memory cgroup", s.groups.memory != "", s.groups.whyM)
-	add("pids cgroup", s.groups.pids != "", s.groups.whyP)
+	return errors.Join(append(errs, s.null.Close(), os.RemoveAll(s.dir), os.RemoveAll(s.bare))...)
 }

@@ -7,6 +7,7 @@ import (
 
 // spawnRequest asks the spawner for a process.
 type spawnRequest struct {
+	argv  []string
 	attr  *os.ProcAttr
 	reply chan<- spawnReply
 }
@@ -16,7 +17,7 @@ type spawnReply struct {
 	err     error
 }
 
-// spawner starts all first processes from one thread, which lives as long as
+// spawner starts all fork servers from one thread, which lives as long as
 // the sandbox: the signal at a parent's death is sent when the thread ends.
 func spawner(requests <-chan spawnRequest, quit <-chan struct{}) {
 	runtime.LockOSThread()
@@ -24,7 +25,7 @@ func spawner(requests <-chan spawnRequest, quit <-chan struct{}) {
 	for {
 		select {
 		case r := <-requests:
-			p, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], initArg}, r.attr)
+			p, err := os.StartProcess(r.argv[0], r.argv, r.attr)
 			r.reply <- spawnReply{p, err}
 		case <-quit:
 			return
@@ -32,10 +33,10 @@ func spawner(requests <-chan spawnRequest, quit <-chan struct{}) {
 	}
 }
 
-func (s *Sandbox) run(attr *os.ProcAttr) (*os.Process, error) {
+func (s *Sandbox) run(argv []string, attr *os.ProcAttr) (*os.Process, error) {
 	reply := make(chan spawnReply, 1)
 	select {
-	case s.spawn <- spawnRequest{attr, reply}:
+	case s.spawn <- spawnRequest{argv, attr, reply}:
 		r := <-reply
 		return r.process, r.err
 	case <-s.quit:

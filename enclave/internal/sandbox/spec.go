@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -13,55 +12,51 @@ type Limits struct {
 	Memory  uint64 // bytes
 	Scratch uint64 // bytes of private file system
 	Procs   uint64 // processes and threads
+	Files   uint64 // open files of one process
+	CPU     uint64 // thousandths of a processor
 }
 
-// Spec is what to run.
+// Spec is what a jail becomes.
 type Spec struct {
-	// Args is the program, by absolute path, and its arguments.
-	Args []string
-	// ReadOnly are host directories that the program sees at the same path.
-	ReadOnly []string
-	// Tree is a host directory whose content the program finds in its working
+	// Check starts the judge of sources in the place of the worker.
+	Check bool
+	// Tree is a folder below Config.Trees whose content the program finds in its working
 	// directory, writable, its changes private to this jail. Empty: an empty one.
 	Tree string
 	// Name is the last element of the working directory's path.
 	Name string
 	// Limits bound the jail as a whole where cgroups can be had, else each process.
 	Limits Limits
-	// Stdout and Stderr are the program's; nil is /dev/null.
-	Stdout, Stderr *os.File
-	// Files are the only other descriptors it has: 3 and up.
-	Files []*os.File
+	// Output is the size of the largest result, in bytes.
+	Output uint64
+	// Print keeps what the program prints, in Jail.Stdout and Jail.Stderr.
+	Print bool
 	// Socket, if set, is an unbound unix stream socket. It is bound and listens at
-	// ../rpc.sock, seen from the working directory, before the program starts.
+	// ../rpc.sock, seen from the working directory, before the function is imported.
 	Socket *os.File
 }
 
 // maxName bounds Spec.Name; file systems allow no more.
 const maxName = 255
 
-// validate refuses what cannot become a jail. own is the sandbox's own folder.
-func (spec *Spec) validate(own string) error {
+// tree returns the place of spec's folder below trees, and refuses what cannot become a jail.
+func (spec *Spec) tree(trees string) (string, error) {
 	name := spec.Name
 	if name == "" || name == "." || name == ".." || len(name) > maxName || filepath.Base(name) != name || name == "rpc.sock" {
-		return fmt.Errorf("%w: %q cannot name a working directory", ErrSetup, name)
+		return "", fmt.Errorf("%w: %q cannot name a working directory", ErrSetup, name)
 	}
-	if len(spec.Args) == 0 || !filepath.IsAbs(spec.Args[0]) {
-		return fmt.Errorf("%w: the program must be an absolute path", ErrSetup)
+	if spec.Tree == "" {
+		return "", nil
 	}
-	if spec.Tree != "" && !filepath.IsAbs(spec.Tree) {
-		return fmt.Errorf("%w: the function's folder must be an absolute path", ErrSetup)
+	real, err := filepath.EvalSymlinks(spec.Tree)
+	if err != nil {
+		return "", fmt.Errorf("%w: the function's folder: %w", ErrSetup, err)
 	}
-	for _, dir := range spec.ReadOnly {
-		real, err := filepath.EvalSymlinks(dir)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrSetup, err)
-		}
-		if own == real || real == "/" || strings.HasPrefix(own, real+"/") {
-			return fmt.Errorf("%w: %s cannot be shown: it holds the sandbox's own folder", ErrSetup, dir)
-		}
+	rel, err := filepath.Rel(trees, real)
+	if err != nil || !filepath.IsLocal(rel) || rel == "." {
+		return "", fmt.Errorf("%w: the function's folder is not below %s", ErrSetup, trees)
 	}
-	return nil
+	return rel, nil
 }
 
 // Exit is how a jail ended.

@@ -118,33 +118,35 @@ func (u *users) giveBack(id uint64) {
 	delete(u.taken, id)
 }
 
-// attributes returns how the first process of a jail is cloned, and the id that
-// the program has from inside.
-func attributes(ns namespaces, u *users, id uint64) (*syscall.SysProcAttr, int) {
-	a := &syscall.SysProcAttr{Setsid: true, Cloneflags: ns.flags()}
-	if ns.all { // without a pid namespace it must live to end the others
-		a.Pdeathsig = syscall.SIGKILL
+// attributes returns how the fork server is cloned: with namespaces, it is root in a user namespace of its own,
+// with the users that jails may get.
+func (s *Sandbox) attributes() *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if s.plain {
+		return a
 	}
-	inside := os.Getuid()
-	if u.own() {
-		inside = int(id)
-	}
-	if !ns.user {
-		return a, inside
-	}
-	if u.own() {
-		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: innerID, HostID: int(id), Size: 1}}
+	a.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+	if s.users.own() {
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1},
+			{ContainerID: int(s.users.base), HostID: int(s.users.base), Size: int(s.users.size)}}
 		a.GidMappings = a.UidMappings
 		a.GidMappingsEnableSetgroups = true
-		return a, innerID
+		return a
 	}
 	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: innerID, HostID: os.Getuid(), Size: 1}}
 	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: innerID, HostID: os.Getgid(), Size: 1}}
-	// Executing a program as a user other than 0 drops capabilities, and the first
-	// process needs these to build the tree; the jailed program never has them.
+	// Executing a program as a user other than 0 drops capabilities, and building jails needs these.
 	a.AmbientCaps = []uintptr{unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH, unix.CAP_FOWNER, unix.CAP_FSETID,
-		unix.CAP_SETPCAP, unix.CAP_SYS_ADMIN, unix.CAP_SYS_RESOURCE, unix.CAP_MKNOD}
-	return a, innerID
+		unix.CAP_SETPCAP, unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT, unix.CAP_SYS_RESOURCE, unix.CAP_MKNOD}
+	return a
+}
+
+// idMap is the text of a jail's uid_map: the keeper keeps the server's user, the worker gets one of its own where there are any.
+func (s *Sandbox) idMap(id uint64) string {
+	if s.users.own() {
+		return fmt.Sprintf("0 0 1\n%d %d 1\n", innerID, id)
+	}
+	return fmt.Sprintf("%d %d 1\n", innerID, innerID)
 }
 
 // hasCaps says whether this process has all of these capabilities in force.
@@ -160,18 +162,4 @@ func hasCaps(caps ...int) bool {
 		}
 	}
 	return true
-}
-
-// namespaces says which ones a jail gets. Without all, it gets none.
-type namespaces struct{ all, user bool }
-
-func (n namespaces) flags() uintptr {
-	var f uintptr
-	if n.all {
-		f = syscall.CLONE_NEWPID | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWCGROUP
-	}
-	if n.user {
-		f |= syscall.CLONE_NEWUSER
-	}
-	return f
 }
