@@ -227,7 +227,7 @@ def kill_children() -> None:
     """Ends every process that this one started or inherited; what they leave behind becomes its own."""
     while True:
         try:
-            with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            with open("/proc/thread-self/children", encoding="ascii") as file:
                 for child in file.read().split():
                     os.kill(int(child), signal.SIGKILL)
             os.waitpid(-1, 0)

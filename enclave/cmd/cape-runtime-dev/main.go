@@ -88,6 +88,13 @@ func mountScratch(dir string) error {
 	if err := unix.Mount("cape", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700,size=80%"); err != nil {
 		return fmt.Errorf("mounting the scratch directory: %w", err)
 	}
+	if os.Getpid() != 1 {
+		return nil
+	}
+	// In a process namespace of its own, it would read the host's numbers of processes otherwise.
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
 	return nil
 }
 
