@@ -81,6 +81,10 @@ func (b *inbox) take(opener *seal.Opener, frame []byte) error {
 	if err != nil {
 		return err
 	}
+	return b.record(record)
+}
+
+func (b *inbox) record(record []byte) error {
 	if wire.TypeOf(record) == wire.RecordData {
 		id, payload, err := wire.ParseData(record)
 		if err != nil {

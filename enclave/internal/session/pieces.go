@@ -43,8 +43,12 @@ func (p *pieces) read(b []byte) int {
 
 // drop forgets the first n pieces and what they held.
 func (p *pieces) drop(n int) {
-	for _, piece := range p.list[:n] {
-		clear(piece[:])
+	for i, piece := range p.list[:n] {
+		if i == len(p.list)-1 {
+			clear(piece[:p.to])
+		} else {
+			clear(piece[:])
+		}
 		p.mem.small.Put(piece)
 		p.mem.used.Add(-smallBuffer)
 	}
