@@ -26,3 +26,19 @@ func BenchmarkWarmInvoke(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWarmInvokeV2 is the same with sealed records and a signed receipt.
+func BenchmarkWarmInvokeV2(b *testing.B) {
+	w := newWorld(b)
+	w.born()
+	w.message(wire.ModeServe)
+	w.start()
+	key := newAccount(b)
+	id := w.deployV2(b, key, "echo", zipOf(b, map[string]string{"echo/app.py": "def cape_handler(x): return x\n"}))
+	s := w.sealed(b, "/v1/run/"+id, w.token(nil), nil)
+	in := make([]byte, 1024)
+	s.invoke(in)
+	for b.Loop() {
+		s.invoke(in)
+	}
+}

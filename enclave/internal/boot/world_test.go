@@ -27,10 +27,10 @@ import (
 )
 
 const (
-	issuer   = "cape-dev-1"
-	account  = "111122223333"
-	role     = "arn:aws:iam::111122223333:role/cape"
-	identity = "arn:aws:sts::111122223333:assumed-role/cape/session"
+	issuer     = "cape-dev-1"
+	awsAccount = "111122223333"
+	role       = "arn:aws:iam::111122223333:role/cape"
+	identity   = "arn:aws:sts::111122223333:assumed-role/cape/session"
 )
 
 // world is everything around a runtime: a host with its links, a KMS, an issuer.
@@ -91,7 +91,7 @@ func newWorld(t testing.TB) *world {
 			t.Fatal(err)
 		}
 	}
-	w := &world{t: t, dir: dir, net: vsock.Unix(dir, false), kms: kmskit.New(account, "us-east-1", identity), store: vaultkit.NewHost(), logs: &syncBuffer{}}
+	w := &world{t: t, dir: dir, net: vsock.Unix(dir, false), kms: kmskit.New(awsAccount, "us-east-1", identity), store: vaultkit.NewHost(), logs: &syncBuffer{}}
 	t.Cleanup(w.kms.Close)
 	t.Cleanup(w.store.Close)
 	w.kms.Pair = capePair()
