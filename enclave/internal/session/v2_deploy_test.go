@@ -35,7 +35,7 @@ func TestV2OwnersRoutesNeedTokenAndAuthority(t *testing.T) {
 		{"no authority, deploy", opening("alice", nil), wire.CodeUnauthorized, "/v1/deploy"},
 		{"no authority, test", opening("alice", nil), wire.CodeUnauthorized, "/v1/test"},
 		{"token without a user", opening("unnamed", f.alice), wire.CodeUnauthorized, "/v1/deploy"},
-		{"expectation", expecting, wire.CodeInvalidRequest, ""},
+		{"expectation", expecting, wire.CodeInvalidFunction, ""},
 	}
 	for _, tt := range tests {
 		for _, route := range []string{"/v1/deploy", "/v1/test", "/v1/key"} {

@@ -362,7 +362,8 @@ func TestV2LogsGoToTheOwnerAlone(t *testing.T) {
 		{"owner's token", signed, opening("alice", nil), false},
 		{"another", signed, opening("bob", nil), false},
 		{"another's authority", signed, opening("bob", newAccount(t)), false},
-		{"no account, owner's token", unsigned, opening("alice", nil), true},
+		{"no account, owner's token", unsigned, opening("alice", nil), false},
+		{"no account, some authority", unsigned, opening("alice", f.alice), false},
 		{"no account, another", unsigned, opening("bob", nil), false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

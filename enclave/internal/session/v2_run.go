@@ -37,6 +37,7 @@ func (s *Server) runV2(ctx context.Context, x *exchange, r *http.Request) error 
 	}
 	prog := s.program(fn, x.who)
 	defer prog.close()
+	prog.owner = prog.owner && fn.Manifest.Acct != nil // a token alone shows results and nothing more
 	a := x.accepted()
 	a.Fn, a.Manifest, a.Sig, a.Key = rec.Manifest.Checksum, rec.Raw, rec.Sig, rec.Key
 	if err := x.out.send(a); err != nil {
@@ -59,7 +60,7 @@ func (x *exchange) owner() *fault {
 	case !c.MayManage():
 		return runOnly()
 	case x.expect.Fn != nil || x.expect.Acct != nil || x.expect.Seq != nil:
-		return fatal(wire.CodeInvalidRequest, "there is no function yet of which anything could be expected", "expect nothing on this route")
+		return fatal(wire.CodeInvalidFunction, "there is no function yet of which anything could be expected", "expect nothing on this route")
 	}
 	return nil
 }
