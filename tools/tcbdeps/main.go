@@ -1,6 +1,8 @@
-// Command tcbdeps writes enclave/DEPS.txt: every module and every package
-// outside the standard library that the runtimes link. With -check it fails
-// when the file is stale, so that the trusted code cannot grow unseen.
+// Command tcbdeps keeps the trusted code from growing unseen. It writes
+// enclave/DEPS.txt: every module and every package outside the standard library
+// that the runtimes link. With -check it fails when the file is stale. With
+// -lines N it prints how many lines of code enclave/ has, folder by folder, and
+// fails when they are more than N.
 package main
 
 import (
@@ -18,8 +20,13 @@ const file = "enclave/DEPS.txt"
 
 func main() {
 	check := flag.Bool("check", false, "fail when "+file+" is stale")
+	most := flag.Int("lines", 0, "count the lines of code in enclave/ and fail when they are more")
 	flag.Parse()
-	if err := run(*check); err != nil {
+	err := run(*check)
+	if *most > 0 {
+		err = lines(*most)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "tcbdeps:", err)
 		os.Exit(1)
 	}
@@ -39,6 +46,20 @@ func run(check bool) error {
 	}
 	if !bytes.Equal(have, text) {
 		return errors.New(file + " is stale: run go run ./tools/tcbdeps, and look at what changed")
+	}
+	return nil
+}
+
+func lines(most int) error {
+	c, err := countLines("enclave", 3)
+	if err != nil {
+		return err
+	}
+	if err := c.print(os.Stdout); err != nil {
+		return err
+	}
+	if n := c.total(); n > most {
+		return fmt.Errorf("enclave/ has %d lines of code, more than %d: take something out before more goes in", n, most)
 	}
 	return nil
 }
