@@ -55,7 +55,7 @@ check:
 fuzz:
 	@bash tools/fuzz.sh $(FUZZTIME)
 
-## bench: side by side with the peers, as a table and as JSON
+## bench: side by side with the peers, as a table, as JSON and as a plot (build/)
 bench: build
 	@bash test/bench/run.sh
 

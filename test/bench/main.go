@@ -1,5 +1,6 @@
 // Command bench measures the platform beside its peers, on one machine in one
-// run: absolute times drift, ratios hold. It prints a table and writes JSON.
+// run: absolute times drift, ratios hold. It prints a table, and writes it as
+// JSON and as a plot.
 package main
 
 import (
@@ -56,6 +57,7 @@ func run() error {
 	bin := flag.String("bin", "bin", "folder of the binaries")
 	venv := flag.String("venv", "", "virtual environment with fastapi and uvicorn")
 	out := flag.String("json", "", "file for the results")
+	picture := flag.String("svg", "", "file for the plot")
 	only := flag.String("only", "", "measure the rows whose group has this in its name")
 	size := flag.Int64("size", 500_000_000, "bytes of the function in the deploy row; the encrypt row takes twice as much")
 	flag.Parse()
@@ -81,14 +83,24 @@ func run() error {
 		}
 	}
 	b.print()
-	if *out == "" {
+	return b.write(*out, *picture)
+}
+
+// write writes the results to files; an empty name writes none.
+func (b *bench) write(out, picture string) error {
+	if picture != "" {
+		if err := os.WriteFile(picture, plot(b.rows), 0o644); err != nil {
+			return err
+		}
+	}
+	if out == "" {
 		return nil
 	}
 	text, err := json.MarshalIndent(b.rows, "", "  ")
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(*out, append(text, '\n'), 0o644)
+	return os.WriteFile(out, append(text, '\n'), 0o644)
 }
 
 func (b *bench) add(name, unit, target, note string, ours, peer float64) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the peers where it may, then measures. Results: a table on standard
-# output and build/bench.json.
+# output, build/bench.json and build/bench.svg.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/cape
@@ -18,4 +18,4 @@ if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/nu
 fi
 mkdir -p build
 go build -o build/bench ./test/bench
-exec build/bench --venv "$venv" --json build/bench.json "$@"
+exec build/bench --venv "$venv" --json build/bench.json --svg build/bench.svg "$@"
