@@ -34,6 +34,10 @@ func run(m *testing.M, root string) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run them, too
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	bin = dir
 	cmd := exec.Command("go", "build", "-o", dir, "./client/cmd/cape", "./host/cmd/caped", "./enclave/cmd/cape-runtime-dev")
 	cmd.Dir = root
