@@ -43,6 +43,10 @@ const (
 	MaxConfig   = 64 << 10
 	MaxPolicy   = 32 << 10
 	MaxJWKS     = 256 << 10
+	// MaxCertificates bounds the PEM chain that the host has made for the enclave's TLS key.
+	MaxCertificates = 32 << 10
+	// MaxCSR bounds the enclave's certificate request: a P-256 key and a signature.
+	MaxCSR = 4 << 10
 	// MaxWrapped bounds a CiphertextBlob of KMS (6,144 in its API).
 	MaxWrapped = 6144
 	// MaxRecord bounds the CBOR head of a stored function or key.

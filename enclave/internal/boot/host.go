@@ -33,6 +33,12 @@ const (
 // ErrHost: the host's answer is not usable.
 var ErrHost = errors.New("the host's answer is not usable")
 
+// statusError is an answer that is no success; it is an ErrHost.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("%v: status %d", ErrHost, int(e)) }
+func (e statusError) Unwrap() error { return ErrHost }
+
 // client speaks HTTP to one port of the host.
 func client(n vsock.Network, port uint32) *http.Client {
 	return &http.Client{
@@ -59,7 +65,7 @@ func exchange(ctx context.Context, c *http.Client, method, path string, body []b
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return nil, fmt.Errorf("%w: status %d", ErrHost, resp.StatusCode)
+		return nil, statusError(resp.StatusCode)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {

@@ -55,25 +55,35 @@ func (r *runtime) serve(ctx context.Context) error {
 	if key.err != nil {
 		return at("signing-key", key.err)
 	}
-	srv, stored, err := r.server(r.clock, keys, host, key)
+	front, err := newFront(r.parts.Network, r.clock.now)
+	if err != nil {
+		return at("tls", err)
+	}
+	srv, stored, err := r.server(r.clock, keys, host, key, front)
 	if err != nil {
 		return at("server", err)
 	}
 	defer stored.Close()
+	_ = front.open(ctx) // tried again, and told to the log, while serving
 	l, err := r.parts.Network.Listen(wire.PortSession)
 	if err != nil {
 		return at("listen", err)
 	}
 	srv.Open(policy)
 	r.log.Info(event.Serving)
-	return at("serve", r.attend(ctx, r.clock, keys, srv, l))
+	return at("serve", r.attend(ctx, r.clock, keys, srv, l, front))
 }
 
 // attend runs the server and what watches over it until one of them ends.
-func (r *runtime) attend(ctx context.Context, c *clock, keys *keyring.Keyring, srv *session.Server, l net.Listener) error {
+func (r *runtime) attend(ctx context.Context, c *clock, keys *keyring.Keyring, srv *session.Server, l net.Listener, f *front) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go c.keep(ctx, r.log)
+	go func() {
+		if err := f.serve(ctx, srv, r.log); err != nil {
+			cancel(err)
+		}
+	}()
 	go func() {
 		inspect := func(ctx context.Context) ([]byte, error) { return r.inspect(ctx, keys) }
 		if err := watchKey(ctx, hourly(), inspect, refused, srv, r.log); err != nil {
@@ -164,7 +174,7 @@ func emptied(dir string) error {
 	return nil
 }
 
-func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, signing signingKeys) (*session.Server, *vault.Vault, error) {
+func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, signing signingKeys, f *front) (*session.Server, *vault.Vault, error) {
 	rules := intake.Rules{Limits: r.cfg.Limits, Python: host.Python(), Platform: host.Platform()}
 	stored, err := vault.New(vault.Config{
 		Dial:    func(ctx context.Context) (net.Conn, error) { return r.parts.Network.Dial(ctx, wire.PortStore) },
@@ -189,7 +199,7 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, si
 		return nil, nil, err
 	}
 	srv, err := session.New(session.Config{
-		NSM: r.device, Tokens: tokens, Vault: stored, Functions: &functions{host, rules},
+		NSM: r.device, Tokens: tokens, Vault: stored, Functions: &functions{host, rules}, TLS: f.hash,
 		SigningKey: signing.checksums, ReceiptKey: signing.receipts, Now: c.now, Config: r.boot.Config, Birth: r.boot.Birth,
 		Python: host.Python(), Platform: host.Platform(), Limits: r.cfg.Limits, Log: r.log,
 	})

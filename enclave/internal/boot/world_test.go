@@ -48,6 +48,8 @@ type world struct {
 	mu    sync.Mutex
 	boot  wire.Boot
 	birth *wire.Birth
+	// certify answers a certificate request; nil: there is no such route.
+	certify func(rw http.ResponseWriter, csr []byte)
 }
 
 type syncBuffer struct {
@@ -170,6 +172,19 @@ func (w *world) links() {
 		if err := wire.Unmarshal(data, 1<<20, w.birth); err != nil {
 			w.t.Error(err)
 		}
+	})
+	mux.HandleFunc("POST /v1/certificate", func(rw http.ResponseWriter, r *http.Request) {
+		csr, err := io.ReadAll(r.Body)
+		if err != nil {
+			w.t.Error(err)
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.certify == nil {
+			http.NotFound(rw, r)
+			return
+		}
+		w.certify(rw, csr)
 	})
 	w.serve(wire.PortBoot, mux)
 	w.serve(wire.PortCredentials, http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -151,6 +152,31 @@ func (s *Server) current() (era context.Context, policy []byte) {
 // Serve accepts connections until ctx ends, then ends every session and waits for them, at
 // most grace. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+	err := s.listen(ctx, newLimited(l, 2*s.cfg.MaxSessions))
+	if ctx.Err() == nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		s.sessions.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(grace):
+	}
+	return nil
+}
+
+// ServeTLS accepts connections that speak TLS, beside Serve, until ctx ends or l fails. It
+// closes l; Serve waits for its sessions.
+func (s *Server) ServeTLS(ctx context.Context, l net.Listener, cfg *tls.Config) error {
+	return s.listen(ctx, tls.NewListener(newLimited(l, 2*s.cfg.MaxSessions), cfg))
+}
+
+// listen serves the routes. Listeners are limited to twice the sessions: about as many are
+// being told that there is no room.
+func (s *Server) listen(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           s.routes,
 		ReadHeaderTimeout: s.cfg.Timeouts.Handshake,
@@ -165,21 +191,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration)
 		srv.Close()
 	})
 	defer stop()
-	// A session and about as many who are being told that there is no room.
-	err := srv.Serve(newLimited(l, 2*s.cfg.MaxSessions))
-	if ctx.Err() == nil {
-		return err
-	}
-	ended := make(chan struct{})
-	go func() {
-		s.sessions.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-time.After(grace):
-	}
-	return nil
+	return srv.Serve(l)
 }
 
 // limited closes connections beyond a number at once, so that they cannot use up descriptors.

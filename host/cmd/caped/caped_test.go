@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cape-functions/cape/host/internal/devserver"
 )
 
@@ -45,7 +47,7 @@ func TestBadFlags(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range []string{
 		"dev --enclave qemu --image /nonexistent/image", "dev --enclave nitro", "dev --enclave x", "dev --listen 7676", "dev --log-format x", "dev --python /nonexistent/python",
-		"dev --runtime /nonexistent/runtime", "dev extra", "nonsense", "doctor -o x",
+		"dev --runtime /nonexistent/runtime", "dev extra", "dev --tls nowhere", "dev --tls=nowhere", "dev --tls enclave extra", "nonsense", "doctor -o x",
 	} {
 		fields := strings.Fields(args)
 		if fields[0] == "dev" {
@@ -53,6 +55,19 @@ func TestBadFlags(t *testing.T) {
 		}
 		if out, _, err := execute(t, fields...); err == nil || errors.Is(err, context.DeadlineExceeded) || strings.Contains(out, "ready") {
 			t.Errorf("caped %s: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// TestTLSFlag: --tls stands alone or before its value.
+func TestTLSFlag(t *testing.T) {
+	for args, want := range map[string]string{"": "", "--tls": tlsHost, "--tls host": tlsHost, "--tls enclave": tlsEnclave, "--tls=enclave": tlsEnclave, "--tls --verbose": tlsHost} {
+		var f devFlags
+		cmd := &cobra.Command{Use: "dev", Args: f.onlyTLS, RunE: func(*cobra.Command, []string) error { return nil }}
+		f.registerDev(cmd)
+		cmd.SetArgs(strings.Fields(args))
+		if err := cmd.Execute(); err != nil || f.tls != want {
+			t.Errorf("caped dev %s: %q, %v", args, f.tls, err)
 		}
 	}
 }

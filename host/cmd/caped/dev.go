@@ -19,7 +19,8 @@ import (
 type devFlags struct {
 	dataDir, listen, enclave, python, runtime, image, logFormat string
 	memory, cpus                                                int
-	tls, verbose                                                bool
+	tls                                                         string
+	verbose                                                     bool
 }
 
 func (f *devFlags) register(cmd *cobra.Command) {
@@ -49,7 +50,7 @@ clients say so at every connection.
 When it can serve it prints "cape is ready at URL". A user named dev is logged in: a cape
 in another terminal finds the platform by itself, or by the variables in DATA-DIR/env.`,
 		Example: "  caped dev\n  caped dev --data-dir /tmp/try --listen 127.0.0.1:0\n  caped dev --enclave qemu\n  . /tmp/try/env && cape list",
-		Args:    cobra.NoArgs,
+		Args:    f.onlyTLS,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts, err := f.options(cmd.ErrOrStderr())
 			if err != nil {
@@ -59,10 +60,36 @@ in another terminal finds the platform by itself, or by the variables in DATA-DI
 			return devserver.Run(cmd.Context(), opts)
 		},
 	}
+	f.registerDev(cmd)
+	return cmd
+}
+
+// registerDev adds the flags that only caped dev has.
+func (f *devFlags) registerDev(cmd *cobra.Command) {
 	f.register(cmd)
 	cmd.Flags().StringVar(&f.listen, "listen", devserver.DefaultListen, "address to serve on; port 0 takes a free one")
-	cmd.Flags().BoolVar(&f.tls, "tls", false, "serve HTTPS with a local CA (DATA-DIR/ca.pem)")
-	return cmd
+	cmd.Flags().StringVar(&f.tls, "tls", "", "serve HTTPS with a local CA (DATA-DIR/ca.pem); with \"enclave\", sessions of protocol v2 are moved to a second listener whose TLS ends in the enclave")
+	cmd.Flags().Lookup("tls").NoOptDefVal = tlsHost
+}
+
+// Values of --tls.
+const (
+	tlsHost    = "host"
+	tlsEnclave = "enclave"
+)
+
+// onlyTLS takes the value of --tls, which may stand alone, and no other argument.
+func (f *devFlags) onlyTLS(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && f.tls == tlsHost && cmd.Flags().Changed("tls") {
+		f.tls, args = args[0], args[1:]
+	}
+	if len(args) > 0 {
+		return fmt.Errorf("%q: caped dev takes no arguments", args[0])
+	}
+	if f.tls != "" && f.tls != tlsHost && f.tls != tlsEnclave {
+		return fmt.Errorf("--tls %s: TLS can end on the host (--tls) or in the enclave (--tls enclave)", f.tls)
+	}
+	return nil
 }
 
 // options resolves flags into what the platform needs.
@@ -83,7 +110,7 @@ func (f *devFlags) options(stderr io.Writer) (devserver.Options, error) {
 	if err != nil {
 		return none, err
 	}
-	return devserver.Options{DataDir: dir, Listen: f.listen, TLS: f.tls, Log: log, NewLauncher: start}, nil
+	return devserver.Options{DataDir: dir, Listen: f.listen, TLS: f.tls != "", EnclaveTLS: f.tls == tlsEnclave, Log: log, NewLauncher: start}, nil
 }
 
 func (f *devFlags) directory() (string, error) {

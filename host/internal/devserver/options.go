@@ -38,6 +38,9 @@ type Options struct {
 	Listen string
 	// TLS serves HTTPS with a certificate of DataDir/ca.pem.
 	TLS bool
+	// EnclaveTLS, which needs TLS, opens a second listener on a free port of the same
+	// address, passed through to the enclave, and moves sessions of protocol v2 there.
+	EnclaveTLS bool
 	// NewLauncher chooses the kind of enclave.
 	NewLauncher func(Parts) (launcher.Launcher, error)
 	// Pairs is how many RSA pairs the local KMS keeps ahead of need (localkms.Config).
@@ -52,6 +55,8 @@ func (o *Options) Validate() error {
 	switch {
 	case !filepath.IsAbs(o.DataDir):
 		return fmt.Errorf("%w: data directory %q is not absolute", ErrOptions, o.DataDir)
+	case o.EnclaveTLS && !o.TLS:
+		return fmt.Errorf("%w: TLS in the enclave without TLS on the host", ErrOptions)
 	case o.NewLauncher == nil || o.Log == nil:
 		return fmt.Errorf("%w: no launcher or no log", ErrOptions)
 	}

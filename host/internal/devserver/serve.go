@@ -2,7 +2,6 @@ package devserver
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/api"
-	"github.com/cape-functions/cape/host/internal/devserver/localca"
 	"github.com/cape-functions/cape/host/internal/enclaves"
 	"github.com/cape-functions/cape/host/internal/gateway"
 	"github.com/cape-functions/cape/host/internal/kek"
@@ -31,14 +29,21 @@ func (p *platform) serve(ctx context.Context, l net.Listener, key *kek.Key) erro
 		dir: p.opts.DataDir, url: p.url(l), tls: p.opts.TLS, rootDER: p.cloud.Authority().RootDER(), rootPEM: p.cloud.Authority().RootPEM(),
 		trust: key.Trust, policy: key.Policy, kms: key.ARN, users: p.users, now: time.Now,
 	}
+	boot := link.Boot{Message: p.serveMessage(key)}
 	if p.opts.TLS {
-		var err error
-		if l, err = p.withTLS(l); err != nil {
+		ca, err := p.authorityTLS()
+		if err != nil {
 			return err
+		}
+		if l, err = withTLS(l, ca, p.host()); err != nil {
+			return err
+		}
+		if p.opts.EnclaveTLS {
+			boot.Certify = p.certify(ca)
 		}
 	}
 	k, err := enclaves.Start(ctx, enclaves.Config{
-		Launcher: p.launcher, Spec: p.spec(link.Boot{Message: p.serveMessage(key)}), Log: p.log,
+		Launcher: p.launcher, Spec: p.spec(boot), Log: p.log,
 		Up: func(r wire.Release) error { return files.write(ctx, r) },
 	})
 	if err != nil {
@@ -48,7 +53,11 @@ func (p *platform) serve(ctx context.Context, l net.Listener, key *kek.Key) erro
 	renewing, stop := context.WithCancel(ctx)
 	defer stop()
 	go files.renewLogin(renewing, p.log)
-	failed := p.listen(l, k)
+	elsewhere, err := p.passTLS(k)
+	if err != nil {
+		return err
+	}
+	failed := p.listen(l, k, elsewhere)
 	if p.opts.Ready != nil {
 		p.opts.Ready(files.url)
 	}
@@ -61,8 +70,11 @@ func (p *platform) serve(ctx context.Context, l net.Listener, key *kek.Key) erro
 }
 
 // listen serves the API on l in the background.
-func (p *platform) listen(l net.Listener, k *enclaves.Keeper) <-chan error {
-	gate := gateway.New(gateway.Config{Dial: func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSession) }, Max: maxConnections, Log: p.log})
+func (p *platform) listen(l net.Listener, k *enclaves.Keeper, elsewhere func(*http.Request) string) <-chan error {
+	gate := gateway.New(gateway.Config{
+		Dial:      func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSession) },
+		Elsewhere: elsewhere, Max: maxConnections, Log: p.log,
+	})
 	server := &http.Server{
 		Handler: api.New(api.Config{
 			Functions: p.store, Verify: p.users.Verify, KeySet: p.users.KeySet, Issuer: p.users.Issuer().Iss,
@@ -86,9 +98,15 @@ func (p *platform) listen(l net.Listener, k *enclaves.Keeper) <-chan error {
 	return failed
 }
 
+// host is the host part of the address to listen on.
+func (p *platform) host() string {
+	host, _, _ := net.SplitHostPort(p.opts.Listen) // Validate has seen to its form
+	return host
+}
+
 // url is how clients on this machine reach l.
 func (p *platform) url(l net.Listener) string {
-	host, _, _ := net.SplitHostPort(p.opts.Listen) // it listens, so it has that form
+	host := p.host()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -98,24 +116,4 @@ func (p *platform) url(l net.Listener) string {
 		scheme = "https://"
 	}
 	return scheme + net.JoinHostPort(host, port)
-}
-
-// withTLS makes the certificate of this start; DIR/ca.pem verifies it.
-func (p *platform) withTLS(l net.Listener) (net.Listener, error) {
-	ca, err := localca.Open(p.path("tls"), time.Now())
-	if err != nil {
-		return nil, err
-	}
-	if err := writeFile(p.path("ca.pem"), ca.PEM(), 0o644); err != nil {
-		return nil, err
-	}
-	host, _, err := net.SplitHostPort(p.opts.Listen)
-	if err != nil {
-		return nil, err
-	}
-	config, err := ca.Server(host, time.Now())
-	if err != nil {
-		return nil, err
-	}
-	return tls.NewListener(l, config), nil
 }

@@ -2,7 +2,8 @@
 // of one HTTP request on as it came, and looks at the head of the answer: when
 // the enclave switches protocols it moves bytes from then on, both ways,
 // without parsing a frame; any other answer goes back as an ordinary one. It
-// never ends a WebSocket and keeps nothing.
+// never ends a WebSocket and keeps nothing. Connections of a second listener,
+// whose TLS ends in the enclave, it carries without looking at them at all.
 package gateway
 
 import (
@@ -31,6 +32,9 @@ const (
 type Config struct {
 	// Dial connects to the session port of an enclave.
 	Dial func(context.Context) (net.Conn, error)
+	// Elsewhere, when it is set, returns the URL at which a session of protocol v2
+	// should be held instead (a listener whose TLS ends in the enclave), or "".
+	Elsewhere func(*http.Request) string
 	// Max bounds the connections carried at once; more are refused with 503.
 	Max int
 	Log *slog.Logger
@@ -98,6 +102,11 @@ var (
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
 		reply.Error(w, wire.CodeInvalidRequest, "this route takes no request body", "send the request without one")
+		return
+	}
+	if url := g.elsewhere(r); url != "" {
+		w.Header().Set("Location", url)
+		reply.JSON(w, http.StatusTemporaryRedirect, map[string]string{"location": url})
 		return
 	}
 	p, err := g.enter()

@@ -30,6 +30,8 @@ const (
 	Stopped        = "runtime stopped"
 	MachineReady   = "machine ready"
 	MachineEnding  = "machine ending"
+	TLSServing     = "serving by TLS"
+	TLSFailed      = "the host made no certificate"
 )
 
 // Attributes. Values are numbers, durations, or one of the texts below.
@@ -46,7 +48,7 @@ const (
 func messageKnown(m string) bool {
 	switch m {
 	case Starting, Measured, LayerMissing, Inspected, InspectFailed, Serving, Suspended, BirthDelivered,
-		SessionEnded, Refused, Panicked, ClockFailed, Stopping, Stopped, MachineReady, MachineEnding:
+		SessionEnded, Refused, Panicked, ClockFailed, Stopping, Stopped, MachineReady, MachineEnding, TLSServing, TLSFailed:
 		return true
 	}
 	return false

@@ -1,5 +1,6 @@
 // Package localca makes the certificates with which `caped dev --tls` serves
-// HTTPS on this machine. Its keys prove nothing but a connection to this
+// HTTPS on this machine, and signs the certificate of an enclave in which TLS
+// ends. Its keys prove nothing but a connection to this
 // machine: what clients believe comes from attestation.
 package localca
 
@@ -20,10 +21,12 @@ import (
 	"time"
 )
 
-// Lifetimes. A new server certificate is made at every start.
+// Lifetimes. A new server certificate is made at every start; an enclave renews
+// its own in time.
 const (
-	rootLife   = 10 * 365 * 24 * time.Hour
-	serverLife = 397 * 24 * time.Hour
+	enclaveLife = 30 * 24 * time.Hour
+	rootLife    = 10 * 365 * 24 * time.Hour
+	serverLife  = 397 * 24 * time.Hour
 )
 
 // Authority is a local certificate authority.
@@ -86,25 +89,28 @@ func issue(template *x509.Certificate, parent *Authority, now time.Time) ([]byte
 	if err != nil {
 		return nil, nil, err
 	}
-	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
-		return nil, nil, err
-	}
-	template.NotBefore = now.Add(-time.Minute)
 	if parent == nil {
 		parent = &Authority{template, key}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent.cert, &key.PublicKey, parent.key)
+	der, err := parent.sign(template, &key.PublicKey, now)
 	return der, key, err
+}
+
+func (a *Authority) sign(template *x509.Certificate, public any, now time.Time) (der []byte, err error) {
+	if template.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
+		return nil, err
+	}
+	template.NotBefore = now.Add(-time.Minute)
+	return x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
 }
 
 // PEM returns the authority's certificate.
 func (a *Authority) PEM() []byte { return encode(a.cert.Raw) }
 
-// Server returns a TLS configuration with a fresh certificate for localhost,
-// the loopback addresses and host.
-func (a *Authority) Server(host string, now time.Time) (*tls.Config, error) {
+// forHost is a certificate for localhost, the loopback addresses and host.
+func forHost(host string, end time.Time) *x509.Certificate {
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "cape dev"}, NotAfter: now.Add(serverLife), KeyUsage: x509.KeyUsageDigitalSignature,
+		Subject: pkix.Name{CommonName: "cape dev"}, NotAfter: end, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:    []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 	}
@@ -113,7 +119,13 @@ func (a *Authority) Server(host string, now time.Time) (*tls.Config, error) {
 	} else if host != "" {
 		template.DNSNames = append(template.DNSNames, host)
 	}
-	der, key, err := issue(template, a, now)
+	return template
+}
+
+// Server returns a TLS configuration with a fresh certificate for localhost,
+// the loopback addresses and host.
+func (a *Authority) Server(host string, now time.Time) (*tls.Config, error) {
+	der, key, err := issue(forHost(host, now.Add(serverLife)), a, now)
 	if err != nil {
 		return nil, fmt.Errorf("making a server certificate: %w", err)
 	}
@@ -121,4 +133,25 @@ func (a *Authority) Server(host string, now time.Time) (*tls.Config, error) {
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}},
 	}, nil
+}
+
+// ErrRequest: a certificate request cannot be read, or its key did not sign it.
+var ErrRequest = errors.New("certificate request is not valid")
+
+// Sign makes a certificate for the key of a request (PKCS#10, DER) and the names
+// that Server would have, and returns it and the authority's as PEM. What names
+// the request has does not matter.
+func (a *Authority) Sign(request []byte, host string, now time.Time) ([]byte, error) {
+	csr, err := x509.ParseCertificateRequest(request)
+	if err == nil {
+		err = csr.CheckSignature()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	der, err := a.sign(forHost(host, now.Add(enclaveLife)), csr.PublicKey, now)
+	if err != nil {
+		return nil, fmt.Errorf("making a certificate: %w", err)
+	}
+	return append(encode(der), a.PEM()...), nil
 }

@@ -20,13 +20,18 @@ type Boot struct {
 	// Born receives the birth document of a new KEK; nil outside of
 	// wire.ModeKMSInit, where a birth is refused.
 	Born func(ctx context.Context, b wire.Birth) error
+	// Certify has a certificate made for the key of a request (PKCS#10, DER) and
+	// returns the chain as PEM; nil: no TLS is passed through to the runtime.
+	Certify func(ctx context.Context, csr []byte) ([]byte, error)
 }
 
-// Handler returns the link's routes: GET /v1/boot and POST /v1/birth.
+// Handler returns the link's routes: GET /v1/boot, POST /v1/birth and
+// POST /v1/certificate.
 func (b Boot) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/boot", b.boot)
 	mux.HandleFunc("POST /v1/birth", b.birth)
+	mux.HandleFunc("POST /v1/certificate", b.certificate)
 	return mux
 }
 
@@ -69,6 +74,26 @@ func (b Boot) birth(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+func (b Boot) certificate(w http.ResponseWriter, r *http.Request) {
+	if b.Certify == nil {
+		reply.Error(w, wire.CodeNotFound, "no TLS is passed through to this runtime", "")
+		return
+	}
+	stall := newStall(w, 0)
+	csr, err := io.ReadAll(io.LimitReader(stall.reader(r.Body), wire.MaxCSR+1))
+	if err != nil || len(csr) > wire.MaxCSR {
+		reply.Error(w, wire.CodeInvalidRequest, "the certificate request did not arrive whole", "")
+		return
+	}
+	chain, err := b.Certify(r.Context(), csr)
+	if err != nil || len(chain) > wire.MaxCertificates {
+		reply.Error(w, wire.CodeUnavailable, "no certificate could be made", "see the host's log")
+		return
+	}
+	w.Header().Set("Content-Type", "application/pem-certificate-chain")
+	_, _ = w.Write(chain) // the runtime left
 }
 
 // Credentials returns the credentials link's one route, GET /v1/credentials.

@@ -383,6 +383,31 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+func TestCertificate(t *testing.T) {
+	var got []byte
+	answer, failure := []byte("chain"), error(nil)
+	c := client(t, Boot{Certify: func(_ context.Context, csr []byte) ([]byte, error) { got = csr; return answer, failure }}.Handler())
+	if status, b := do(t, c, "POST", "/v1/certificate", strings.NewReader("csr")); status != 200 || string(b) != "chain" || string(got) != "csr" {
+		t.Errorf("%d %q, request %q", status, b, got)
+	}
+	got = nil
+	if status, b := do(t, c, "POST", "/v1/certificate", bytes.NewReader(make([]byte, wire.MaxCSR+1))); status != 400 || code(t, b) != wire.CodeInvalidRequest || got != nil {
+		t.Errorf("a long request: %d %s", status, b)
+	}
+	answer = make([]byte, wire.MaxCertificates+1)
+	if status, _ := do(t, c, "POST", "/v1/certificate", strings.NewReader("csr")); status != 503 {
+		t.Errorf("a long chain: %d", status)
+	}
+	failure = io.ErrUnexpectedEOF
+	if status, b := do(t, c, "POST", "/v1/certificate", strings.NewReader("csr")); status != 503 || code(t, b) != wire.CodeUnavailable {
+		t.Errorf("no certificate: %d %s", status, b)
+	}
+	without := client(t, Boot{}.Handler())
+	if status, b := do(t, without, "POST", "/v1/certificate", strings.NewReader("csr")); status != 404 || code(t, b) != wire.CodeNotFound {
+		t.Errorf("without TLS: %d %s", status, b)
+	}
+}
+
 func TestCredentials(t *testing.T) {
 	want := wire.Credentials{AccessKeyID: "AKID", SecretAccessKey: "very secret", Token: "T", Expiration: "2030-01-01T00:00:00Z"}
 	c := client(t, Credentials(func(context.Context) (wire.Credentials, error) { return want, nil }))
