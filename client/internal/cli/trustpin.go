@@ -113,7 +113,7 @@ func (a *app) measurements(ctx context.Context, image, release string, published
 	if len(given) > 0 {
 		a.flags.url = given[0]
 	}
-	c, err := a.connect(nil, nil)
+	c, err := a.connect(nil, wishes{})
 	if err != nil {
 		return nil, err
 	}
