@@ -170,3 +170,31 @@ func TestRewrittenHello(t *testing.T) {
 		t.Errorf("nothing changed: %v", err)
 	}
 }
+
+func BenchmarkHandshake(b *testing.B) {
+	e := testkit.NewEnclave(at)
+	for b.Loop() {
+		c, err := seal.NewCaller(route)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, err := seal.NewResponder(c.Hello(), route)
+		if err != nil {
+			b.Fatal(err)
+		}
+		message, err := e.Answer(r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := bind(b, e, c, message); err != nil {
+			b.Fatal(err)
+		}
+		frame, _, err := c.Open(seal.Opening{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, _, err := r.Open(frame); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -76,5 +76,9 @@ func receipts(s *set, _ *keyring) {
 		at := 1 + 1 + len(edDSA)
 		return slices.Concat(b[:at], []byte{0xa1, 0x61, 'k', 0xf5}, b[at+1:])
 	}))
+	bad("relabelled", "Signed as it must be, with another algorithm's number in the header.", raw(func(b []byte) []byte {
+		return slices.Concat(b[:1], cborBytes([]byte{0xa1, 0x01, 0x26}), b[5:])
+	}))
+	bad("unprotected-null", "No unprotected header: it must be empty.", raw(func(b []byte) []byte { b[5] = 0xf6; return b }))
 	bad("nothing", "No receipt.", raw(func([]byte) []byte { return []byte{} }))
 }
