@@ -41,13 +41,19 @@ var ErrBirth = errors.New("birth document is not acceptable")
 // the document's own time: an enclave that the policy is for attested to key and policy.
 // Roots are DER; none means AWS's root alone. Errors match ErrBirth.
 func CheckBirth(doc []byte, arn string, policy []byte, roots ...[]byte) error {
-	if err := checkBirth(doc, arn, policy, roots); err != nil {
+	return CheckBirthWith(nil, doc, arn, policy, roots...)
+}
+
+// CheckBirthWith is CheckBirth for callers who meet the same birth document again: v
+// remembers its certificates. A nil v works and remembers nothing.
+func CheckBirthWith(v *chain.Verifier, doc []byte, arn string, policy []byte, roots ...[]byte) error {
+	if err := checkBirth(v, doc, arn, policy, roots); err != nil {
 		return fmt.Errorf("%w: %w", ErrBirth, err)
 	}
 	return nil
 }
 
-func checkBirth(doc []byte, arn string, text []byte, roots [][]byte) error {
+func checkBirth(v *chain.Verifier, doc []byte, arn string, text []byte, roots [][]byte) error {
 	partition, _, account, ok := ParseKey(arn)
 	if !ok {
 		return fmt.Errorf("%q is not the full ARN of a single-Region key", arn)
@@ -70,7 +76,7 @@ func checkBirth(doc []byte, arn string, text []byte, roots [][]byte) error {
 	if len(p.PCR0) > 0 {
 		accept.PCRs[pcrImage] = p.PCR0
 	}
-	evidence, err := attest.Verify(nil, doc, accept, time.Time{})
+	evidence, err := attest.Verify(v, doc, accept, time.Time{})
 	if err != nil {
 		return err
 	}

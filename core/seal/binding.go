@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/cape-functions/cape/core/attest"
+	"github.com/cape-functions/cape/core/attest/chain"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/wire"
@@ -42,6 +43,7 @@ type AttestedKey struct {
 type binding struct {
 	document, config, policy, birth      []byte
 	nonce, claimPolicy, claimConfig, tls []byte
+	verifier                             *chain.Verifier
 }
 
 func (b *binding) check(evidence *attest.Evidence, roots [][]byte) (*Attested, error) {
@@ -85,7 +87,7 @@ func (b *binding) checkKey(evidence *attest.Evidence, config *wire.Config, roots
 	if p.PCR16 != nitro.PCR(want) || p.Role != config.Trust.Role {
 		return fmt.Errorf("its key's policy is for another trust")
 	}
-	if err := keypolicy.CheckBirth(b.birth, config.KMS, b.policy, roots...); err != nil {
+	if err := keypolicy.CheckBirthWith(b.verifier, b.birth, config.KMS, b.policy, roots...); err != nil {
 		return err
 	}
 	return nil
