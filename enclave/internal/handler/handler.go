@@ -70,4 +70,7 @@ type Options struct {
 	// envelope or the plaintext. Its error's text is shown to the function. One call
 	// at a time; ctx ends with the process. nil: there is no socket.
 	RPC func(ctx context.Context, method string, arg []byte) ([]byte, error)
+	// Hold keeps Tree in its place until what it returns is called: spares need it beyond the
+	// connection. nil: the function gets no spares.
+	Hold func() (release func())
 }

@@ -22,6 +22,7 @@ type Host struct {
 	python  *interpreter
 	dir     string // the files of package python
 	large   chan struct{}
+	spares  *spares
 }
 
 // New asks the interpreter where it lives, writes its files below Scratch, starts
@@ -50,6 +51,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	h.spares = newSpares(h)
 	ctx, cancel := context.WithTimeout(context.Background(), wire.HandlerStart)
 	defer cancel()
 	if err := h.Check(ctx, []byte("def cape_handler(data): return data\n")); err != nil {
@@ -70,15 +72,40 @@ func (h *Host) Python() string {
 func (h *Host) Platform() string { return h.python.Platform }
 
 // Close ends all processes and removes what was written.
-func (h *Host) Close() error { return errors.Join(h.sandbox.Close(), os.RemoveAll(h.dir)) }
+func (h *Host) Close() error {
+	h.spares.close()
+	return errors.Join(h.sandbox.Close(), os.RemoveAll(h.dir))
+}
 
-// Start starts the jail, which begins to import the function; the first Invoke
+// Start gives a connection its process: a spare that has imported the function, or a jail that begins to; the first Invoke
 // reports how that went. ctx bounds the start alone.
 func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 	if !filepath.IsAbs(o.Tree) || !filepath.IsLocal(o.Work) {
 		return nil, fmt.Errorf("%w: the function's folder %q in %q", sandbox.ErrSetup, o.Work, o.Tree)
 	}
 	o.Limits = withDefaults(o.Limits)
+	p := h.spares.take(o)
+	if p != nil {
+		if err := p.jail.Thaw(); err != nil { // it ended a moment ago
+			p.Close()
+			p = nil
+		}
+	}
+	if p == nil {
+		var err error
+		if p, err = h.launch(ctx, o, o.RPC != nil, o.Stdout != nil || o.Stderr != nil); err != nil {
+			return nil, err
+		}
+		p.onLoad = func(took time.Duration) { h.spares.loaded(o, took) }
+	}
+	if err := p.serve(h, o); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// launch starts a jail that imports o's function. rpc says whether it has a socket, printed whether what it prints is kept.
+func (h *Host) launch(ctx context.Context, o Options, rpc, printed bool) (*Process, error) {
 	name := filepath.Base(o.Work)
 	if name == "." || name == "rpc.sock" {
 		name = "app"
@@ -86,10 +113,10 @@ func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 	p := &Process{limits: o.Limits, turn: make(chan struct{}, 1), started: time.Now()}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	spec := sandbox.Spec{
-		Tree: filepath.Join(o.Tree, o.Work), Name: name, Output: o.Limits.Output, Print: o.Stdout != nil || o.Stderr != nil,
+		Tree: filepath.Join(o.Tree, o.Work), Name: name, Output: o.Limits.Output, Print: printed,
 		Limits: sandbox.Limits{Memory: o.Limits.Memory, Scratch: o.Limits.Scratch, Procs: o.Limits.Procs, Files: openFiles},
 	}
-	if o.RPC != nil {
+	if rpc {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return nil, fmt.Errorf("making a socket: %w", err)
@@ -103,9 +130,6 @@ func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 		return nil, err
 	}
 	p.jail, p.in, p.out, p.stdout, p.stderr = jail, jail.In, jail.Out, jail.Stdout, jail.Stderr
-	if err := p.serve(h, o); err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
 	return p, nil
 }
 

@@ -70,6 +70,9 @@ func (p *Process) load() error {
 		return err
 	case kind == kindLoaded:
 		p.loaded = true
+		if p.onLoad != nil {
+			p.onLoad(time.Since(p.started))
+		}
 		return nil
 	case kind == kindException:
 		p.failed, err = p.exception(body)

@@ -32,8 +32,9 @@ type Process struct {
 	reader *bufio.Reader
 	buf    []byte
 	loaded bool
-	failed error // the import's; every Invoke returns it
-	broken error // the process is gone; every Invoke returns it
+	onLoad func(took time.Duration) // told once, when the import worked
+	failed error                    // the import's; every Invoke returns it
+	broken error                    // the process is gone; every Invoke returns it
 }
 
 // serve starts what a process needs besides calls.

@@ -337,6 +337,22 @@ func (s *Sandbox) register(j *Jail) bool {
 	return true
 }
 
+// Memory is how much of the machine's memory the worker has in use, in bytes; 0 when it is gone.
+func (j *Jail) Memory() uint64 {
+	data, err := os.ReadFile(j.worker.path("statm"))
+	if err != nil {
+		return 0
+	}
+	var all, resident uint64
+	if _, err := fmt.Sscan(string(data), &all, &resident); err != nil {
+		return 0
+	}
+	return resident * uint64(os.Getpagesize())
+}
+
+// Freezes says whether Freeze works.
+func (j *Jail) Freezes() bool { return !j.sandbox.plain }
+
 // Freeze stops every process of the jail, Thaw lets them go on. Without namespaces they do nothing.
 func (j *Jail) Freeze() error { return j.control.send(order{Do: "freeze"}) }
 

@@ -66,9 +66,11 @@ func (p *program) invoke(ctx context.Context, input io.Reader, output io.Writer)
 }
 
 func (p *program) start(ctx context.Context) error {
-	proc, err := p.s.cfg.Functions.Start(ctx, handler.Options{
-		Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Stdout: p.stdout, Stderr: p.stderr,
-	})
+	o := handler.Options{Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Stdout: p.stdout, Stderr: p.stderr}
+	if p.fn.Manifest != nil { // one that is stored may be called again
+		o.Hold = p.fn.Hold
+	}
+	proc, err := p.s.cfg.Functions.Start(ctx, o)
 	if err != nil {
 		return fmt.Errorf("starting function: %w", err)
 	}

@@ -81,6 +81,14 @@ type Function struct {
 // Release says that the function is not used any more.
 func (f *Function) Release() { f.cache.release(f.entry) }
 
+// Hold keeps the function's folder in its place until release, which may be called once, also after Release.
+func (f *Function) Hold() (release func()) {
+	f.cache.mu.Lock()
+	f.cache.hold(f.entry)
+	f.cache.mu.Unlock()
+	return func() { f.cache.release(f.entry) }
+}
+
 // Load opens r, which it takes over: it unwraps the key under the manifest's hash, decrypts,
 // compares with the manifest's checksum, and unpacks once for all who ask. Errors match those
 // of errors.go, intake.ErrInvalid, or ctx's.

@@ -1,0 +1,210 @@
+package handler
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// slow is a function whose import takes a while, and which tells processes apart.
+const slow = "import os, threading, time\ntime.sleep(.3)\nme, born, n, calls = os.urandom(8).hex(), time.monotonic(), 0, 0\n" +
+	"def count():\n  global n\n  while True: n += 1; time.sleep(.01)\nthreading.Thread(target=count, daemon=True).start()\n" +
+	"def cape_handler(x):\n  global calls\n  calls += 1\n  return f'{me} {calls} {n} {time.monotonic() - born:.3f}'\n"
+
+// spareHost has a function whose folder is held as often as held says.
+func spareHost(t *testing.T, app string) (h *Host, o Options, held *atomic.Int32) {
+	t.Helper()
+	h, held = newHost(t), new(atomic.Int32)
+	o = Options{Tree: tree(t, map[string]string{"app.py": app}), Work: "fn", Hold: func() func() {
+		held.Add(1)
+		return func() { held.Add(-1) }
+	}}
+	return h, o, held
+}
+
+// once runs the function in a connection of its own.
+func once(t *testing.T, h *Host, o Options) (string, time.Duration, error) {
+	t.Helper()
+	begin := time.Now()
+	p, err := h.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	out, err := invoke(t, p, "x")
+	return out, time.Since(begin), err
+}
+
+// ready counts the spares that wait.
+func (s *spares) ready() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.pools {
+		n += len(p.ready)
+	}
+	return n
+}
+
+func eventually(t *testing.T, name string, what func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !what(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it does not happen: %s", name)
+		}
+	}
+}
+
+func TestSpares(t *testing.T) {
+	h, o, held := spareHost(t, slow)
+	if plain(h) {
+		return // nothing freezes there
+	}
+	seen := map[string]bool{}
+	for i := range 4 {
+		if i > 0 {
+			eventually(t, "a spare waits", func() bool { return h.spares.ready() > 0 })
+			time.Sleep(150 * time.Millisecond) // in which it does nothing
+		}
+		out, took, err := once(t, h, o)
+		f := strings.Fields(out)
+		if err != nil || len(f) != 4 || f[1] != "1" || seen[f[0]] {
+			t.Fatalf("call %d: %q, %v: not a process of its own", i, out, err)
+		}
+		seen[f[0]] = true
+		if i > 0 && (len(f[2]) > 1 || took > 250*time.Millisecond) {
+			t.Errorf("call %d: took %s, and the process counted to %s while it waited", i, took, f[2])
+		}
+	}
+	if held.Load() != 1 {
+		t.Errorf("held %d times", held.Load())
+	}
+	h.spares.close()
+	if held.Load() != 0 || h.spares.ready() != 0 {
+		t.Errorf("after close: held %d times, %d spares", held.Load(), h.spares.ready())
+	}
+}
+
+// TestSparesServeOneConnectionsRPC: a spare answers to the connection that it is given to.
+func TestSparesServeOneConnectionsRPC(t *testing.T) {
+	h, o, _ := spareHost(t, client+slow[:strings.Index(slow, "def cape_handler")]+"def cape_handler(x): return call('CapeEncryptRPC.Decrypt', 'cape:')['result']")
+	if plain(h) {
+		return
+	}
+	for i, want := range []string{"Zmlyc3Q=", "c2Vjb25k"} {
+		if i > 0 {
+			eventually(t, "a spare waits", func() bool { return h.spares.ready() > 0 })
+		}
+		o.RPC = func(context.Context, string, []byte) ([]byte, error) {
+			return []byte([]string{"first", "second"}[i]), nil
+		}
+		if out, _, err := once(t, h, o); err != nil || out != want {
+			t.Errorf("connection %d: %q, %v", i, out, err)
+		}
+	}
+}
+
+func TestSparesEnd(t *testing.T) {
+	h, o, held := spareHost(t, slow)
+	if plain(h) {
+		return
+	}
+	if _, _, err := once(t, h, o); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a spare waits", func() bool { return h.spares.ready() > 0 })
+	h.spares.mu.Lock()
+	pool := h.spares.pools[keyOf(Options{Tree: o.Tree, Work: o.Work, Limits: withDefaults(o.Limits)})]
+	spare := pool.ready[0]
+	h.spares.mu.Unlock()
+	spare.jail.Close() // as if the kernel had ended it for want of memory
+	if out, _, err := once(t, h, o); err != nil {
+		t.Errorf("after a spare died: %q, %v", out, err)
+	}
+	eventually(t, "another spare waits", func() bool { return h.spares.ready() > 0 })
+	h.spares.mu.Lock()
+	pool.last = time.Now().Add(-2 * spareIdle)
+	h.spares.mu.Unlock()
+	eventually(t, "spares of a function that nobody calls end", func() bool { return h.spares.ready() == 0 && held.Load() == 0 })
+}
+
+// TestSparesNotOfBroken: what cannot be imported is not tried ahead for ever.
+func TestSparesNotOfBroken(t *testing.T) {
+	h, o, _ := spareHost(t, "import os, time\ntime.sleep(.25)\nif os.path.exists('fail'): raise ValueError\ndef cape_handler(x): return x")
+	if plain(h) {
+		return
+	}
+	key := keyOf(Options{Tree: o.Tree, Work: o.Work, Limits: withDefaults(o.Limits)})
+	p := &pool{options: Options{Tree: "/nowhere", Work: "fn", Limits: key.limits}, last: time.Now(), loading: time.Second, release: func() {}}
+	h.spares.mu.Lock()
+	h.spares.pools[key] = p
+	h.spares.mu.Unlock()
+	h.spares.nudge()
+	eventually(t, "it was tried", func() bool { h.spares.mu.Lock(); defer h.spares.mu.Unlock(); return p.failed })
+	if n := p.want(time.Now()); n != 0 {
+		t.Errorf("%d more are wanted", n)
+	}
+	if out, _, err := once(t, h, o); err != nil || out != "x" {
+		t.Errorf("%q, %v", out, err)
+	}
+	broken := Options{Tree: tree(t, map[string]string{"app.py": "raise ValueError"}), Work: "fn", Hold: o.Hold}
+	var e *FunctionError
+	for range 3 {
+		if _, _, err := once(t, h, broken); !errors.As(err, &e) {
+			t.Errorf("a function that raises in import: %v", err)
+		}
+	}
+}
+
+func TestSparesWanted(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		name string
+		pool pool
+		want int
+	}{
+		{"never loaded", pool{last: now}, 0},
+		{"light, called once", pool{last: now, loading: time.Millisecond}, 0},
+		{"light, called now and then", pool{last: now, loading: time.Millisecond, interval: time.Minute}, 0},
+		{"light, called often", pool{last: now, loading: time.Millisecond, interval: 100 * time.Millisecond}, 2},
+		{"heavy, called once", pool{last: now, loading: time.Second}, 1},
+		{"heavy, called now and then", pool{last: now, loading: time.Second, interval: time.Minute}, 2},
+		{"heavy, called often", pool{last: now, loading: 2 * time.Second, interval: time.Second}, 3},
+		{"heavy, called all the time", pool{last: now, loading: 2 * time.Second, interval: time.Millisecond}, sparePerOne},
+		{"was called often", pool{last: now.Add(-time.Minute), loading: time.Millisecond, interval: time.Millisecond}, 0},
+		{"heavy, long ago", pool{last: now.Add(-spareIdle - 1), loading: time.Second, interval: time.Millisecond}, 0},
+		{"failed", pool{last: now, loading: time.Second, failed: true}, 0},
+	} {
+		if got := c.pool.want(now); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+	if freeMemory() < 1<<20 {
+		t.Errorf("this machine has %d bytes of free memory", freeMemory())
+	}
+}
+
+// TestSparesAreBounded: functions beyond the number have none, until one has rested.
+func TestSparesAreBounded(t *testing.T) {
+	s := &spares{pools: map[spareKey]*pool{}, wake: make(chan struct{}, 1)}
+	var held atomic.Int32
+	o := Options{Hold: func() func() { held.Add(1); return func() { held.Add(-1) } }}
+	for i := range spareFunctions + 3 {
+		o.Tree = strings.Repeat("x", i)
+		if s.take(o) != nil {
+			t.Error("a spare from nowhere")
+		}
+	}
+	if len(s.pools) != spareFunctions || held.Load() != spareFunctions {
+		t.Errorf("%d functions, held %d", len(s.pools), held.Load())
+	}
+	for _, p := range s.pools {
+		p.last = p.last.Add(-time.Minute)
+	}
+	s.take(o)
+	if _, ok := s.pools[keyOf(o)]; !ok || len(s.pools) != spareFunctions {
+		t.Errorf("%d functions", len(s.pools))
+	}
+}
