@@ -72,6 +72,14 @@ func TestMalformedOtherAnswers(t *testing.T) {
 	if _, err := d.Time(); !errors.Is(err, nsm.ErrAnswer) {
 		t.Errorf("document that is none: %v", err)
 	}
+	for name, payload := range map[string]any{"none": map[string]any{}, "zero": map[string]any{"timestamp": 0}, "negative": map[string]any{"timestamp": -1},
+		"text": map[string]any{"timestamp": "now"}, "beyond the calendar": map[string]any{"timestamp": uint64(1) << 63}, "no map": 7} {
+		document := mustCBOR(t, []any{[]byte{}, map[string]any{}, mustCBOR(t, payload), []byte{}})
+		answer(map[string]any{"Attestation": map[string]any{"document": document}})
+		if at, err := d.Time(); !errors.Is(err, nsm.ErrAnswer) {
+			t.Errorf("timestamp: %s: %v, %v", name, at, err)
+		}
+	}
 	answer(map[string]any{"GetRandom": map[string]any{"random": []byte{}}})
 	if _, err := d.Random(1); !errors.Is(err, nsm.ErrAnswer) {
 		t.Errorf("no entropy: %v", err)

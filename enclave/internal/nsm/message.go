@@ -2,6 +2,8 @@ package nsm
 
 import (
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -94,4 +96,34 @@ func decodeAnswer(raw []byte, name string, answer any) error {
 		return fmt.Errorf("%w: the fields of %s are of other types", ErrAnswer, name)
 	}
 	return nil
+}
+
+// timestampOf reads one field of a document (COSE_Sign1, RFC 9052, over a CBOR map).
+func timestampOf(document []byte) (time.Time, error) {
+	mode, err := decMode()
+	if err != nil {
+		return time.Time{}, err
+	}
+	var signed struct {
+		_                               struct{} `cbor:",toarray"`
+		Protected, Unprotected, Payload cbor.RawMessage
+		Signature                       []byte
+	}
+	var payload []byte
+	var fields struct {
+		Timestamp uint64 `cbor:"timestamp"` // milliseconds since 1970
+	}
+	if err := mode.Unmarshal(document, &signed); err != nil {
+		return time.Time{}, err
+	}
+	if err := mode.Unmarshal(signed.Payload, &payload); err != nil {
+		return time.Time{}, err
+	}
+	if err := mode.Unmarshal(payload, &fields); err != nil {
+		return time.Time{}, err
+	}
+	if fields.Timestamp == 0 || fields.Timestamp > math.MaxInt64/1_000_000 {
+		return time.Time{}, fmt.Errorf("a timestamp of %d ms", fields.Timestamp)
+	}
+	return time.UnixMilli(int64(fields.Timestamp)).UTC(), nil
 }
