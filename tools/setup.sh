@@ -9,6 +9,10 @@ probe=$(mktemp -d)
 trap 'rm -rf "$probe"' EXIT
 "$python" -m venv "$probe/venv" >/dev/null 2>&1 || missing+=(python3-venv)
 command -v setpriv >/dev/null || missing+=(util-linux)
+if command -v cargo >/dev/null; then # AWS's own image library is asked where it can be built
+  command -v pkg-config >/dev/null || missing+=(pkg-config)
+  pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
