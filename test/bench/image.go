@@ -58,7 +58,9 @@ func (b *bench) image() error {
 		}
 		b.add("EIF build, 85 MiB", "ms", "<= 1.0", note, ms(d), 0)
 	}
-	x, y, err := paired(9, func() error { return onFile(image, func(r io.Reader) error { _, err := eif.Measure(b.ctx, r); return err }) },
+	x, y, err := paired(9, func() error {
+		return onFile(image, func(r io.Reader) error { _, err := eif.Measure(b.ctx, r); return err })
+	},
 		func() error {
 			return onFile(image, func(r io.Reader) error {
 				_, err := io.CopyBuffer(struct{ io.Writer }{sha512.New384()}, struct{ io.Reader }{r}, make([]byte, 1<<20))
