@@ -138,7 +138,7 @@ func (m *Log) validate() error {
 func (m *Accepted) validate() error {
 	named := m.Fn != nil
 	signed := m.Sig != nil
-	return needs("accepted", hashOrNull(m.Fn) && (m.Manifest != nil) == named && len(m.Manifest) <= MaxManifest &&
+	return needs("accepted", hashOrNull(m.Fn) && (m.Manifest != nil) == named && (!named || len(m.Manifest) > 0) && len(m.Manifest) <= MaxManifest &&
 		(!signed || named) && (m.Key != nil) == signed && (!signed || len(m.Sig) == SignatureSize && len(m.Key) == AccountKeySize) &&
 		len(m.Python) <= 64 && len(m.Platform) <= 64)
 }
