@@ -64,7 +64,7 @@ func TestAPlatformInProduction(t *testing.T) {
 		t.Errorf("list: %s", list)
 	}
 	for name, token := range map[string]string{"another user": w.token("eve"), "a forged token": w.token("bob") + "x"} {
-		if r := w.cape(clients, "bob", "run", id, "x", "--token", token); r.Code != 1 {
+		if r := w.cape(clients, "eve", "run", id, "x", "--token", token, "--trust-first-use"); r.Code != 1 || r.Out != "" {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}

@@ -24,6 +24,8 @@ const (
 	lastCalls = 2 * time.Second
 	// goodbye bounds what is said to the control plane at the end.
 	goodbye = 5 * time.Second
+	// look is how often the worker looks whether its state has changed.
+	look = 200 * time.Millisecond
 	// notice is how long control planes may still send sessions after they were
 	// told of the draining: their list of workers is that old at most.
 	notice = time.Second
@@ -195,17 +197,22 @@ func (w *worker) listen(l net.Listener, h http.Handler, failed chan<- error) {
 	})
 }
 
-// beat says again and again what the worker is, until the returned function is
+// beat says again and again what the worker is, and at once when its state changes, until the returned function is
 // called; that says goodbye.
 func (w *worker) beat() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(fleet.Beat)
+		tick := time.NewTicker(look)
 		defer tick.Stop()
+		var said time.Time
+		state := ""
 		for {
-			w.say(ctx)
+			if now := w.self().State; now != state || time.Since(said) >= fleet.Beat {
+				w.say(ctx)
+				state, said = now, time.Now()
+			}
 			select {
 			case <-ctx.Done():
 				return
