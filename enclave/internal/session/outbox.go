@@ -97,6 +97,7 @@ func (w *output) Write(p []byte) (int, error) {
 	for len(p) > 0 {
 		if room := wire.DataPayload - (len(w.record) - w.head); room > 0 {
 			n := min(room, len(p))
+			w.makeRoom(n)
 			w.record, p = append(w.record, p[:n]...), p[n:]
 			continue
 		}
@@ -105,6 +106,14 @@ func (w *output) Write(p []byte) (int, error) {
 		}
 	}
 	return written, nil
+}
+
+// makeRoom grows a record that becomes large once and for all, so that it is sealed in place.
+func (w *output) makeRoom(n int) {
+	need := len(w.record) + n + seal.RecordOverhead
+	if need > cap(w.record) && need > smallBuffer {
+		w.record = append(make([]byte, 0, wire.MaxFrame), w.record...)
+	}
 }
 
 // flush sends what is in the record, as credit allows, in as many records as that takes.
