@@ -189,9 +189,9 @@ func TestV2WhoMayRun(t *testing.T) {
 		v1   bool // the same holds for v1
 	}{
 		{"owner's token", opening("alice", nil), []wire.Access{public, token}, true},
-		{"owner's authority", opening("", f.alice), []wire.Access{public, token, grant}, false},
+		{"owner's authority", opening("", f.alice), []wire.Access{grant}, false},
 		{"owner's authority and token", opening("alice", f.alice), []wire.Access{public, token, grant}, false},
-		{"owner's authority, another's token", opening("bob", f.alice), []wire.Access{public, token, grant}, false},
+		{"owner's authority, another's token", opening("bob", f.alice), []wire.Access{public, grant}, false},
 		{"another's token", opening("bob", nil), []wire.Access{public}, true},
 		{"another's authority", opening("", mallory), nil, false},
 		{"another's authority and token", opening("bob", mallory), []wire.Access{public}, false},

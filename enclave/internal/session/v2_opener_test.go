@@ -81,7 +81,7 @@ func TestV2WhomEnvelopesOpenTo(t *testing.T) {
 		{"legacy key, old form", sealOld(t, legacy, text), all, all},
 		{"legacy key, recorded deploy", sealOld(t, legacy, zip), nobody, nobody},
 	}
-	callers := map[string]seal.Opening{owner: opening("", f.alice), token: opening("alice", nil), stranger: opening("bob", newAccount(t))}
+	callers := map[string]seal.Opening{owner: opening("bob", f.alice), token: opening("alice", nil), stranger: opening("bob", newAccount(t))}
 	for _, tt := range tests {
 		for decrypt, who := range map[wire.Decrypt][]string{wire.DecryptOwner: tt.ownerOnly, wire.DecryptAny: tt.any} {
 			for caller, open := range callers {
@@ -192,7 +192,7 @@ func TestV2CapeEncryptInsideTheFunction(t *testing.T) {
 	for _, tt := range []struct {
 		open seal.Opening
 		want string
-	}{{opening("", f.alice), "x"}, {opening("bob", nil), "refused"}} {
+	}{{opening("bob", f.alice), "x"}, {opening("bob", nil), "refused"}} {
 		p, _ := f.accepted("/v1/run/"+id, tt.open)
 		p.input(1, []byte("x"))
 		if out := p.result(1, []byte("x"), sha256.Sum256(zip)); string(out) != tt.want {
