@@ -121,11 +121,12 @@ func TestSealedPipelined(t *testing.T) {
 // slowWriter takes its time with the first bytes.
 type slowWriter struct {
 	io.Writer
+	wait time.Duration
 	once sync.Once
 }
 
 func (w *slowWriter) Write(p []byte) (int, error) {
-	w.once.Do(func() { time.Sleep(50 * time.Millisecond) })
+	w.once.Do(func() { time.Sleep(w.wait) })
 	return w.Writer.Write(p)
 }
 
@@ -136,7 +137,7 @@ func TestSealedStream(t *testing.T) {
 	for _, size := range []int{0, 5, wire.DataPayload - 1, wire.DataPayload, 30 << 20} {
 		input := random(t, size)
 		var output bytes.Buffer
-		r, err := c.Stream(t.Context(), client.Function{Name: f.ID}, bytes.NewReader(input), &slowWriter{Writer: &output})
+		r, err := c.Stream(t.Context(), client.Function{Name: f.ID}, bytes.NewReader(input), &slowWriter{Writer: &output, wait: 50 * time.Millisecond})
 		if err != nil || !bytes.Equal(output.Bytes(), input) || r.Output != nil {
 			t.Errorf("%d bytes: %d came, %v", size, output.Len(), err)
 		}
