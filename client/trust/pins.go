@@ -22,7 +22,7 @@ func pinDifferences(e *wire.TrustOrigin, c Claims) []Difference {
 		out = append(out, Difference{What: "KMS key", Old: []string{e.KMS}, New: c.KMS})
 	}
 	if c.Trust != nil && e.Trust != nil && !bytes.Equal(c.Trust, e.Trust) {
-		out = append(out, Difference{What: "trust", Old: []string{trustText(e.Trust)}, New: trustText(c.Trust)})
+		out = append(out, Difference{What: "trust", Old: []string{EncodedText(e.Trust)}, New: EncodedText(c.Trust)})
 	}
 	return out
 }
@@ -52,7 +52,7 @@ func (k *Keeper) addPins(ctx context.Context, origin string, entry *wire.TrustOr
 		}
 		if e.Trust == nil && c.Trust != nil {
 			e.Trust = c.Trust
-			added = append(added, Notice{Kind: PinAdded, Origin: origin, Function: "trust", New: trustText(c.Trust)})
+			added = append(added, Notice{Kind: PinAdded, Origin: origin, Function: "trust", New: EncodedText(c.Trust)})
 		}
 		return nil
 	})
@@ -77,8 +77,8 @@ func readTrust(encoded []byte) (*wire.Trust, error) {
 	return &t, nil
 }
 
-// trustText says in one line whom a runtime believes.
-func trustText(encoded []byte) string {
+// EncodedText is TrustText of the form that trust files keep.
+func EncodedText(encoded []byte) string {
 	t, err := readTrust(encoded)
 	if err != nil {
 		return hex.EncodeToString(encoded)
@@ -107,7 +107,7 @@ func pinChecks(state policy.State, c Claims) []policy.Check {
 		checks = append(checks, policy.Check{Name: "kms", State: state, Detail: c.KMS})
 	}
 	if c.Trust != nil {
-		checks = append(checks, policy.Check{Name: "trust", State: state, Detail: trustText(c.Trust)})
+		checks = append(checks, policy.Check{Name: "trust", State: state, Detail: EncodedText(c.Trust)})
 	}
 	return checks
 }

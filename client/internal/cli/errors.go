@@ -110,10 +110,13 @@ func hintChange(c *trust.Change) string {
 		}
 	}
 	for _, d := range c.Differences {
-		if name, ok := strings.CutPrefix(d.What, "account of "); ok && !d.Stated {
+		name, isAccount := strings.CutPrefix(d.What, "account of ")
+		switch {
+		case isAccount && d.Stated:
+			return "nothing was sent. Ask the owner what their cape account show says."
+		case isAccount:
 			return "nothing was sent. Another account took the name. If its owner tells you why: cape trust forget " + c.Origin + " --function " + name
-		}
-		if strings.HasPrefix(d.What, "version of ") {
+		case strings.HasPrefix(d.What, "version of "):
 			return "nothing was sent. The server offers an old version of the function, or two of one number. Ask its owner."
 		}
 		if d.What == "root" {

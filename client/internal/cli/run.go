@@ -33,8 +33,8 @@ func (a *app) runCommand() *cobra.Command {
 of any size.
 
 The enclave's document, the function and its signature, and the receipt of the result are
-verified; -v shows how. The result is printed while it comes: it is whole only if the exit
-status is 0.`,
+verified; -v shows how. A large result is printed while it comes: it is whole only if the
+exit status is 0.`,
 		Example: `  cape run dev/isprime 13
   cape run AbCdEfGhJkLmNpQrStUvWx -f picture.jpg -o json
   date | cape run dev/upper -f -
@@ -183,7 +183,11 @@ func documentOf(ev *attest.Evidence) document {
 	return out
 }
 
-// output is where a result goes: to stdout while it comes, or, for JSON, into memory.
+// heldBack is how much of a result is not printed before it was verified whole.
+const heldBack = 256 << 10
+
+// output is where a result goes: to stdout while it comes, unless it is small, or, for JSON,
+// into memory.
 func (a *app) output() *resultWriter {
 	if a.json() {
 		return &resultWriter{}
@@ -197,11 +201,20 @@ type resultWriter struct {
 }
 
 func (w *resultWriter) Write(p []byte) (int, error) {
-	if w.stdout != nil {
-		return w.stdout.Write(p)
+	if w.stdout == nil || len(w.memory)+len(p) <= heldBack {
+		w.memory = append(w.memory, p...)
+		return len(p), nil
 	}
-	w.memory = append(w.memory, p...)
-	return len(p), nil
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
+	return w.stdout.Write(p)
+}
+
+func (w *resultWriter) flush() error {
+	_, err := w.stdout.Write(w.memory)
+	w.memory = w.memory[:0]
+	return err
 }
 
 // showResult ends the output of a result; end comes after plain output. whence says what
@@ -209,7 +222,7 @@ func (w *resultWriter) Write(p []byte) (int, error) {
 func (a *app) showResult(r *client.Result, w *resultWriter, whence, end string) error {
 	a.showResultChecks(r, whence)
 	if !a.json() {
-		return a.print([]byte(end))
+		return a.print(w.memory, []byte(end))
 	}
 	out := runOutput{
 		OutputBase64:  append([]byte{}, w.memory...),

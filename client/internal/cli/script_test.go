@@ -21,6 +21,7 @@ import (
 	"github.com/cape-functions/cape/client/testkit"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	attestkit "github.com/cape-functions/cape/core/attest/testkit"
+	sealkit "github.com/cape-functions/cape/core/seal/testkit"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -41,7 +42,7 @@ func TestScripts(t *testing.T) {
 		Setup: setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"lie": lie, "login": logIn, "function": addFunction, "trusted": trusted, "same": same, "upgrade": upgrade,
-			"background-interrupt": interrupt,
+			"background-interrupt": interrupt, "sealed": sealed, "account": accountOf, "redeploy": redeploy,
 		},
 		RequireUniqueNames:  true,
 		RequireExplicitExec: false,
@@ -114,7 +115,7 @@ func addFunction(ts *testscript.TestScript, _ bool, args []string) {
 	case "escape":
 		handler = func([]byte) ([]byte, error) { return nil, errEscape }
 	}
-	f := server(ts).Add(testkit.Function{User: user, Name: name, Zip: []byte(args[1]), Handler: handler, Public: len(args) > 2})
+	f := server(ts).Add(testkit.Function{User: user, Name: name, Zip: []byte(args[1]), Handler: handler, Public: len(args) > 2, Seq: 1, Logs: "noise\n"})
 	sum := sha256.Sum256(f.Zip)
 	ts.Setenv("ID", f.ID)
 	ts.Setenv("SUM", hex.EncodeToString(sum[:]))
@@ -165,12 +166,66 @@ func lie(ts *testscript.TestScript, _ bool, args []string) {
 		"no-key":    func(l *testkit.Lies) { l.UserData = func(_ string, u *wire.UserDataV1) { u.SignatureKey = nil } },
 		"hang":      func(l *testkit.Lies) { l.Hang = true },
 		"nothing":   func(l *testkit.Lies) { *l = testkit.Lies{} },
+
+		"no-subprotocol": func(l *testkit.Lies) { l.NoSubprotocol = true },
+		"weaker": func(l *testkit.Lies) {
+			l.Sealed.Hello = func(b []byte) []byte {
+				h, err := wire.ParseHello(b)
+				ts.Check(err)
+				h.KEMs = []wire.KEM{wire.KEMX25519}
+				b, err = h.Encode()
+				ts.Check(err)
+				return b
+			}
+		},
+		"issuer": func(l *testkit.Lies) {
+			config := sealkit.DefaultConfig()
+			config.Trust.Issuers[0].Iss = "https://evil.example"
+			l.Sealed.Config = sealkit.NewEnclaveFor(time.Now(), config).Config
+		},
+		"output-record": func(l *testkit.Lies) {
+			l.Sealed.Result = func(r *wire.Result) { r.Checksums.Output = make([]byte, 32) }
+		},
 	}
 	if lies[args[0]] == nil {
 		ts.Fatalf("unknown lie %q", args[0])
 	}
 	server(ts).Lie(lies["nothing"])
 	server(ts).Lie(lies[args[0]])
+}
+
+// sealed: from here on cape speaks what it speaks by default, and ann has her account key.
+func sealed(ts *testscript.TestScript, _ bool, _ []string) {
+	ts.Setenv("CAPE_PROTOCOL", "")
+	s := server(ts)
+	ts.Setenv("ACCOUNT", s.Account("ann").ID().String())
+	ts.Setenv("ACCOUNT_BOB", s.Account("bob").ID().String())
+	accountOf(ts, false, []string{"ann"})
+}
+
+// account USER: puts the user's account key into the configuration.
+func accountOf(ts *testscript.TestScript, _ bool, args []string) {
+	file, err := server(ts).Account(args[0]).Encode()
+	ts.Check(err)
+	ts.Check(os.WriteFile(filepath.Join(ts.Getenv("CAPE_LOCAL_CONFIG_DIR"), "account-key"), file.Reveal(), 0o600))
+}
+
+// redeploy USER/NAME TEXT SEQ [by OTHER]: the name means that version from here on, signed by
+// another account if one is named.
+func redeploy(ts *testscript.TestScript, _ bool, args []string) {
+	user, name, _ := strings.Cut(args[0], "/")
+	seq, err := strconv.ParseUint(args[2], 10, 64)
+	ts.Check(err)
+	f := testkit.Function{User: user, Name: name, Zip: []byte(args[1]), Seq: seq, Public: true, Unsigned: len(args) == 4}
+	if len(args) > 4 {
+		signer := server(ts).Account(args[4])
+		id, public := signer.ID(), signer.Public()
+		m := server(ts).ManifestOf(f)
+		m.Acct, f.Key = id[:], public[:]
+		f.Manifest, f.Sig, err = signer.SignManifest(&m)
+		ts.Check(err)
+	}
+	server(ts).Add(f)
 }
 
 // same FILE1 FILE2: whether both hold the same, byte for byte.

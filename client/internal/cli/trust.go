@@ -99,8 +99,22 @@ func entryText(origin string, e *wire.TrustOrigin) string {
 	if e.KeyPolicy != "" {
 		fmt.Fprintf(&b, "  key policy  %s\n", e.KeyPolicy)
 	}
+	if e.KMS != "" {
+		fmt.Fprintf(&b, "  KMS key     %s\n", e.KMS)
+	}
+	if e.Trust != nil {
+		fmt.Fprintf(&b, "  believes    %s\n", clean(trust.EncodedText(e.Trust)))
+	}
+	for _, user := range slices.Sorted(maps.Keys(e.Accounts)) {
+		fmt.Fprintf(&b, "  user        %s  account %s\n", clean(user), e.Accounts[user])
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.Names)) {
-		fmt.Fprintf(&b, "  name        %s  %s\n", clean(name), e.Names[name].Checksum)
+		n := e.Names[name]
+		fmt.Fprintf(&b, "  name        %s  %s", clean(name), n.Checksum)
+		if n.Account != "" {
+			fmt.Fprintf(&b, "  account %s  version %d", n.Account, n.Seq)
+		}
+		b.WriteString("\n")
 	}
 	for _, id := range slices.Sorted(maps.Keys(e.Functions)) {
 		fmt.Fprintf(&b, "  function    %s  %s\n", clean(id), e.Functions[id])
@@ -114,7 +128,7 @@ func (a *app) trustForget() *cobra.Command {
 		Use:   "forget [SERVER]",
 		Short: "Forget a server, or one function of it",
 		Long: `Forget a server: the next contact is a first contact again. With --function forget only
-what an id, or user/name, meant. Without an argument the configured server is meant.`,
+what an id, user/name, or user, meant. Without an argument the configured server is meant.`,
 		Example: `  cape trust forget https://cape.example.com
   cape trust forget --function dev/isprime`,
 		Args: args(0, 1, ""),
@@ -146,7 +160,7 @@ what an id, or user/name, meant. Without an argument the configured server is me
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&function, "function", "", "forget this `id` or user/name alone")
+	cmd.Flags().StringVar(&function, "function", "", "forget this `id`, user/name or user alone")
 	return cmd
 }
 
@@ -160,8 +174,10 @@ func forget(f *wire.TrustFile, origin, function string) bool {
 		delete(f.Origins, origin)
 		return true
 	}
-	known := e.Functions[function] != "" || e.Names[function] != nil
+	user, _, _ := strings.Cut(function, "/")
+	known := e.Functions[function] != "" || e.Names[function] != nil || e.Accounts[function] != ""
 	delete(e.Functions, function)
 	delete(e.Names, function)
+	delete(e.Accounts, user) // whoever has the name next is to be looked at
 	return known
 }
