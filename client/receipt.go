@@ -27,7 +27,8 @@ type Receipt struct {
 	// Document is the attestation document of the session, and Raw the receipt signed by
 	// the key in it.
 	Document, Raw []byte
-	// Openings are the keys that open its commitments to input and output; nil: kept back.
+	// Openings are the keys that open its commitments to input and output; nil, or one of
+	// them nil: kept back.
 	Openings *wire.Openings
 }
 
@@ -35,7 +36,7 @@ func (c *Client) receipt(o *v2.Outcome, ev *attest.Evidence) *Receipt {
 	return &Receipt{Origin: c.origin, Document: ev.Raw, Raw: o.Result.Receipt, Openings: &o.Result.Openings}
 }
 
-// receiptFile is the form of spec/receipt-file.md.
+// receiptFile is the form of spec/receipt.md, 8.
 type receiptFile struct {
 	Version  int              `json:"version"`
 	Origin   string           `json:"origin"`
@@ -45,8 +46,8 @@ type receiptFile struct {
 }
 
 type receiptOpenings struct {
-	In  []byte `json:"in"`
-	Out []byte `json:"out"`
+	In  []byte `json:"in,omitempty"`
+	Out []byte `json:"out,omitempty"`
 }
 
 const (
@@ -94,8 +95,10 @@ func ParseReceipt(data []byte) (*Receipt, error) {
 	}
 	r := &Receipt{Origin: f.Origin, Document: f.Document, Raw: f.Receipt}
 	if f.Openings != nil {
-		if len(f.Openings.In) != 32 || len(f.Openings.Out) != 32 {
-			return nil, fmt.Errorf("%w: its openings are not keys", ErrReceipt)
+		for _, key := range [][]byte{f.Openings.In, f.Openings.Out} {
+			if key != nil && len(key) != 32 {
+				return nil, fmt.Errorf("%w: its openings are not keys", ErrReceipt)
+			}
 		}
 		r.Openings = &wire.Openings{In: f.Openings.In, Out: f.Openings.Out}
 	}
@@ -176,7 +179,7 @@ func (p *Proof) compare(name string, data io.Reader, opening []byte, opens func(
 		return nil
 	}
 	if opening == nil {
-		return fmt.Errorf("%w: it is a shared one, without what opens it to an %s", ErrReceipt, name)
+		return fmt.Errorf("%w: it is a shared one, without the key that opens it to an %s", ErrReceipt, name)
 	}
 	sum := sha256.New()
 	if _, err := io.Copy(sum, data); err != nil {
