@@ -21,7 +21,8 @@ type Trust struct {
 	Role    string   `cbor:"role"` // ARN of the IAM role whose credentials the host must hand over
 }
 
-// LimitsConfig is the part of the limits an operator may lower.
+// LimitsConfig is the part of the limits an operator may lower. In an accepted message they
+// are the function's own.
 type LimitsConfig struct {
 	Memory  uint64 `cbor:"memory"`  // bytes a handler process may use
 	Scratch uint64 `cbor:"scratch"` // bytes of its private file system
@@ -32,6 +33,8 @@ type LimitsConfig struct {
 	Zip     uint64 `cbor:"zip"`
 	Tree    uint64 `cbor:"tree"`
 	Cache   uint64 `cbor:"cache"` // bytes of decrypted functions the runtime keeps
+	Files   uint64 `cbor:"files"` // open files of one process
+	CPU     uint64 `cbor:"cpu"`   // thousandths of a processor
 }
 
 // DefaultLimits are the limits of limits.go.
@@ -40,6 +43,7 @@ func DefaultLimits() LimitsConfig {
 		Memory: HandlerMemory, Scratch: HandlerScratch, Procs: HandlerProcs,
 		CallMS: uint64(HandlerCall.Milliseconds()), Input: MaxInput, Output: MaxOutput,
 		Zip: MaxFunctionZip, Tree: MaxFunctionTree, Cache: 4 << 30,
+		Files: HandlerFiles, CPU: HandlerCPU,
 	}
 }
 
@@ -68,7 +72,7 @@ func ParseConfig(data []byte) (*Config, error) {
 	d := DefaultLimits()
 	l := c.Limits
 	for _, v := range [][2]uint64{{l.Memory, d.Memory}, {l.Scratch, d.Scratch}, {l.Procs, d.Procs}, {l.CallMS, d.CallMS},
-		{l.Input, d.Input}, {l.Output, d.Output}, {l.Zip, d.Zip}, {l.Tree, d.Tree}, {l.Cache, 1 << 40}} {
+		{l.Input, d.Input}, {l.Output, d.Output}, {l.Zip, d.Zip}, {l.Tree, d.Tree}, {l.Cache, 1 << 40}, {l.Files, d.Files}, {l.CPU, d.CPU}} {
 		if v[0] == 0 || v[0] > v[1] {
 			return nil, fmt.Errorf("%w: a limit is zero or above its ceiling", ErrMalformed)
 		}

@@ -110,12 +110,29 @@ const (
 	MaxPipelined = 16
 )
 
-// Limits of one handler process; a function may ask for less or more within
-// ceilings in a later version.
+// Limits of one handler process, unless its function asks for others in cape.toml.
 const (
 	HandlerMemory  = 2 << 30
 	HandlerScratch = 1 << 30
 	HandlerProcs   = 64
+	HandlerFiles   = 1024
+	HandlerCPU     = 4000 // thousandths of a processor
+)
+
+// Ceilings of what a function may ask for, where the operator left the limits above as they are.
+const (
+	// MaxHandlerMemory and MaxHandlerScratch fit the larger enclaves; what an enclave has not, nobody gets.
+	MaxHandlerMemory  = 16 << 30
+	MaxHandlerScratch = 16 << 30
+	// MaxHandlerProcs is enough for numerical libraries on the largest instances.
+	MaxHandlerProcs = 512
+	// MaxHandlerFiles keeps one function far from the kernel's own limit.
+	MaxHandlerFiles = 4096
+	MaxHandlerCPU   = 64_000
+	// MaxHandlerCall is how long one call may take at most.
+	MaxHandlerCall = 10 * time.Minute
+	// MaxFunctionConfig bounds cape.toml.
+	MaxFunctionConfig = 16 << 10
 )
 
 // Deadlines.

@@ -9,7 +9,8 @@ import (
 
 func limitsObject() object {
 	return object{{"memory", 2 << 30}, {"scratch", 1 << 30}, {"procs", 64}, {"call_ms", 60000}, {"input", 1 << 30},
-		{"output", 1 << 30}, {"zip", 1000000000}, {"tree", 4000000000}, {"cache", 4 << 30}}
+		{"output", 1 << 30}, {"zip", 1000000000}, {"tree", 4000000000}, {"cache", 4 << 30},
+		{"files", 1024}, {"cpu", 4000}}
 }
 
 func trustObject() object {

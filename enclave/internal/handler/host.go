@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/sandbox"
 	"github.com/cape-functions/cape/enclave/python"
 )
@@ -83,7 +84,10 @@ func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 	if !filepath.IsAbs(o.Tree) || !filepath.IsLocal(o.Work) {
 		return nil, fmt.Errorf("%w: the function's folder %q in %q", sandbox.ErrSetup, o.Work, o.Tree)
 	}
-	o.Limits = withDefaults(o.Limits)
+	var err error
+	if o.Limits, err = intake.ReadLimits(filepath.Join(o.Tree, o.Work), withDefaults(o.Limits)); err != nil {
+		return nil, err
+	}
 	p := h.spares.take(o)
 	if p != nil {
 		if err := p.jail.Thaw(); err != nil { // it ended a moment ago
@@ -92,7 +96,6 @@ func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 		}
 	}
 	if p == nil {
-		var err error
 		if p, err = h.launch(ctx, o, o.RPC != nil, o.Stdout != nil || o.Stderr != nil); err != nil {
 			return nil, err
 		}
@@ -114,7 +117,8 @@ func (h *Host) launch(ctx context.Context, o Options, rpc, printed bool) (*Proce
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	spec := sandbox.Spec{
 		Tree: filepath.Join(o.Tree, o.Work), Name: name, Output: o.Limits.Output, Print: printed,
-		Limits: sandbox.Limits{Memory: o.Limits.Memory, Scratch: o.Limits.Scratch, Procs: o.Limits.Procs, Files: openFiles},
+		Limits: sandbox.Limits{Memory: o.Limits.Memory, Scratch: o.Limits.Scratch, Procs: o.Limits.Procs,
+			Files: o.Limits.Files, CPU: o.Limits.CPU},
 	}
 	if rpc {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -133,13 +137,10 @@ func (h *Host) launch(ctx context.Context, o Options, rpc, printed bool) (*Proce
 	return p, nil
 }
 
-// openFiles is how many files a process may have open.
-const openFiles = 1024
-
 func withDefaults(l wire.LimitsConfig) wire.LimitsConfig {
 	d := wire.DefaultLimits()
 	for _, f := range []struct{ value, fallback *uint64 }{{&l.Memory, &d.Memory}, {&l.Scratch, &d.Scratch}, {&l.Procs, &d.Procs},
-		{&l.CallMS, &d.CallMS}, {&l.Input, &d.Input}, {&l.Output, &d.Output}} {
+		{&l.CallMS, &d.CallMS}, {&l.Input, &d.Input}, {&l.Output, &d.Output}, {&l.Files, &d.Files}, {&l.CPU, &d.CPU}} {
 		if *f.value == 0 {
 			*f.value = *f.fallback
 		}

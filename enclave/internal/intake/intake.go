@@ -29,6 +29,14 @@ type Layout struct {
 	Bytes int64 // unpacked
 }
 
+// own names a file in the folder of app.py.
+func (l *Layout) own(name string) string {
+	if l.Work == "." {
+		return name
+	}
+	return l.Work + "/" + name
+}
+
 // handlerName is the file that makes a folder a function.
 const handlerName = "app.py"
 
@@ -38,11 +46,17 @@ const handlerName = "app.py"
 func Check(ctx context.Context, zip io.ReaderAt, size int64, r Rules, checkHandler func(ctx context.Context, source []byte) error) (*Layout, error) {
 	var source []byte
 	layout, err := read(ctx, zip, size, r, func(l *Layout, e *entry, content io.Reader) (err error) {
-		if e.name != l.handler() {
+		switch {
+		case e.name == l.own(configName):
+			text, err := io.ReadAll(io.LimitReader(content, wire.MaxFunctionConfig+1))
+			if err == nil {
+				_, err = OwnLimits(text, r.Limits)
+			}
+			return err
+		case e.name != l.own(handlerName):
 			_, err = io.Copy(io.Discard, content)
 			return err
-		}
-		if e.size > wire.MaxHandlerSource {
+		case e.size > wire.MaxHandlerSource:
 			return refuse("%s has %d bytes, at most %d are allowed; move code to other files", e.name, e.size, wire.MaxHandlerSource)
 		}
 		source, err = io.ReadAll(content)
@@ -55,14 +69,6 @@ func Check(ctx context.Context, zip io.ReaderAt, size int64, r Rules, checkHandl
 		return nil, err
 	}
 	return layout, nil
-}
-
-// handler is the path of app.py.
-func (l *Layout) handler() string {
-	if l.Work == "." {
-		return handlerName
-	}
-	return l.Work + "/" + handlerName
 }
 
 // read validates a zip and hands the content of each file to visit.

@@ -127,7 +127,7 @@ func (l *Layout) findHandler(entries []*entry, files map[string]string) error {
 	if l.Work == "" {
 		return refuse("the zip is empty")
 	}
-	if files[fold(l.handler())] != l.handler() {
+	if files[fold(l.own(handlerName))] != l.own(handlerName) {
 		return refuse("there is no app.py in the folder %q", l.Work)
 	}
 	return nil

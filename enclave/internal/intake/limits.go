@@ -1,0 +1,168 @@
+package intake
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/cape-functions/cape/core/wire"
+)
+
+// configName is the optional file beside app.py in which a function asks for limits of its own.
+const configName = "cape.toml"
+
+// asked is what cape.toml may say; nil stands for the default.
+type asked struct {
+	Limits struct {
+		Memory    *size    `toml:"memory"`
+		Disk      *size    `toml:"disk"`
+		Output    *size    `toml:"output"`
+		Processes *int64   `toml:"processes"`
+		Files     *int64   `toml:"files"`
+		CPU       *float64 `toml:"cpu"`
+		Time      *period  `toml:"time"`
+	} `toml:"limits"`
+}
+
+// known are the keys of cape.toml, spelt as they must be.
+const known = " limits limits.memory limits.disk limits.output limits.processes limits.files limits.cpu limits.time "
+
+// size is a number of bytes: 1048576, or "1MiB".
+type size uint64
+
+// UnmarshalTOML implements toml.Unmarshaler.
+func (s *size) UnmarshalTOML(v any) error {
+	switch v := v.(type) {
+	case int64:
+		*s = size(max(v, 0))
+		return nil
+	case string:
+		for unit, shift := range map[string]uint{"KiB": 10, "MiB": 20, "GiB": 30} {
+			digits, found := strings.CutSuffix(v, unit)
+			n, err := strconv.ParseUint(strings.TrimSuffix(digits, " "), 10, 33)
+			if found && err == nil && n <= math.MaxInt64>>shift {
+				*s = size(n << shift)
+				return nil
+			}
+		}
+	}
+	return errors.New(`a size is a number of bytes, or a text like "512MiB" (KiB, MiB, GiB)`)
+}
+
+// period is a time: "30s", "2m".
+type period time.Duration
+
+// UnmarshalTOML implements toml.Unmarshaler.
+func (p *period) UnmarshalTOML(v any) error {
+	text, ok := v.(string)
+	d, err := time.ParseDuration(text)
+	if !ok || err != nil {
+		return errors.New(`a time is a text like "30s" or "2m"`)
+	}
+	*p = period(d)
+	return nil
+}
+
+// OwnLimits returns the limits of a function that has this cape.toml, nil for none, where an operator set l. It refuses, with an
+// error that wraps ErrInvalid, what it does not know and what is above a ceiling.
+func OwnLimits(text []byte, l wire.LimitsConfig) (wire.LimitsConfig, error) {
+	if len(text) > wire.MaxFunctionConfig {
+		return l, refuse("%s has %d bytes, at most %d are allowed", configName, len(text), wire.MaxFunctionConfig)
+	}
+	var f asked
+	read, err := toml.Decode(string(text), &f)
+	if err != nil {
+		return l, refuse("%s: %s", configName, err)
+	}
+	for _, key := range read.Keys() {
+		if !strings.Contains(known, " "+key.String()+" ") {
+			return l, refuse("%s: %s is not known; a [limits] table with memory, disk, output, processes, files, cpu and time is", configName, key)
+		}
+	}
+	d, a := wire.DefaultLimits(), f.Limits
+	var cpu, span *int64
+	if a.CPU != nil {
+		if math.IsNaN(*a.CPU) || *a.CPU > wire.MaxHandlerCPU {
+			return l, refuse("%s: cpu is a number of processors", configName)
+		}
+		cpu = new(int64)
+		*cpu = int64(*a.CPU * 1000)
+	}
+	if a.Time != nil {
+		span = new(int64)
+		*span = time.Duration(*a.Time).Milliseconds()
+	}
+	for _, one := range []struct {
+		name    string
+		asked   *int64
+		limit   *uint64
+		usual   uint64 // the default, below which an operator's limit is the ceiling
+		ceiling uint64
+	}{
+		{"memory", bytes(a.Memory), &l.Memory, d.Memory, wire.MaxHandlerMemory},
+		{"disk", bytes(a.Disk), &l.Scratch, d.Scratch, wire.MaxHandlerScratch},
+		{"output", bytes(a.Output), &l.Output, d.Output, wire.MaxOutput},
+		{"processes", a.Processes, &l.Procs, d.Procs, wire.MaxHandlerProcs},
+		{"files", a.Files, &l.Files, d.Files, wire.MaxHandlerFiles},
+		{"cpu", cpu, &l.CPU, d.CPU, wire.MaxHandlerCPU},
+		{"time", span, &l.CallMS, d.CallMS, uint64(wire.MaxHandlerCall.Milliseconds())},
+	} {
+		if one.asked == nil {
+			continue
+		}
+		most := one.ceiling
+		if *one.limit < one.usual {
+			most = *one.limit
+		}
+		if *one.asked <= 0 || uint64(*one.asked) > most {
+			return l, refuse("%s: %s must be more than nothing, and at most %s here", configName, one.name, inUnits(one.name, most))
+		}
+		*one.limit = uint64(*one.asked)
+	}
+	return l, nil
+}
+
+func bytes(s *size) *int64 {
+	if s == nil {
+		return nil
+	}
+	n := int64(min(*s, math.MaxInt64))
+	return &n
+}
+
+func inUnits(name string, n uint64) string {
+	switch name {
+	case "processes", "files":
+		return strconv.FormatUint(n, 10)
+	case "cpu":
+		return fmt.Sprintf("%g", float64(n)/1000)
+	case "time":
+		return (time.Duration(n) * time.Millisecond).String()
+	}
+	return strconv.FormatUint(n, 10) + " bytes"
+}
+
+// ReadLimits is OwnLimits for the unpacked function whose app.py lies in folder.
+func ReadLimits(folder string, l wire.LimitsConfig) (wire.LimitsConfig, error) {
+	f, err := os.Open(filepath.Join(folder, configName))
+	if errors.Is(err, os.ErrNotExist) {
+		return l, nil
+	}
+	if err != nil {
+		return l, fmt.Errorf("reading %s: %w", configName, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, wire.MaxFunctionConfig+1))
+	if err != nil {
+		return l, fmt.Errorf("reading %s: %w", configName, err)
+	}
+	return OwnLimits(text, l)
+}
