@@ -302,3 +302,25 @@ func FuzzFrames(f *testing.F) {
 		}
 	})
 }
+
+// TestLimitsOfItsOwn: a function gets what its cape.toml asks for.
+func TestLimitsOfItsOwn(t *testing.T) {
+	h := newHost(t)
+	app := "import resource, time\ndef cape_handler(x):\n  if x: time.sleep(5)\n  return [resource.getrlimit(r)[1] for r in (resource.RLIMIT_DATA, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)]"
+	config := "[limits]\nmemory = \"300MiB\"\nfiles = 77\ndisk = \"3MiB\"\ntime = \"500ms\"\n"
+	p, err := h.Start(t.Context(), Options{Tree: tree(t, map[string]string{"app.py": app, "cape.toml": config}), Work: "fn"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if got, err := invoke(t, p, ""); err != nil || !plain(h) && got != fmt.Sprint("[", 300<<20, ", 77, ", 3<<20, "]") {
+		t.Errorf("limits %s, %v", got, err)
+	}
+	if _, err := invoke(t, p, "slow"); !errors.Is(err, ErrTimeout) {
+		t.Errorf("a long call: %v", err)
+	}
+	bad := tree(t, map[string]string{"app.py": app, "cape.toml": "[limits]\nmemory = 0\n"})
+	if p, err := h.Start(t.Context(), Options{Tree: bad, Work: "fn"}); !errors.Is(err, intake.ErrInvalid) {
+		t.Errorf("Start = %v, %v", p, err)
+	}
+}

@@ -87,57 +87,73 @@ func OwnLimits(text []byte, l wire.LimitsConfig) (wire.LimitsConfig, error) {
 			return l, refuse("%s: %s is not known; a [limits] table with memory, disk, output, processes, files, cpu and time is", configName, key)
 		}
 	}
-	d, a := wire.DefaultLimits(), f.Limits
-	var cpu, span *int64
-	if a.CPU != nil {
-		if math.IsNaN(*a.CPU) || *a.CPU > wire.MaxHandlerCPU {
-			return l, refuse("%s: cpu is a number of processors", configName)
-		}
-		cpu = new(int64)
-		*cpu = int64(*a.CPU * 1000)
+	values, err := f.values()
+	if err != nil {
+		return l, err
 	}
-	if a.Time != nil {
-		span = new(int64)
-		*span = time.Duration(*a.Time).Milliseconds()
-	}
-	for _, one := range []struct {
-		name    string
-		asked   *int64
-		limit   *uint64
-		usual   uint64 // the default, below which an operator's limit is the ceiling
-		ceiling uint64
-	}{
-		{"memory", bytes(a.Memory), &l.Memory, d.Memory, wire.MaxHandlerMemory},
-		{"disk", bytes(a.Disk), &l.Scratch, d.Scratch, wire.MaxHandlerScratch},
-		{"output", bytes(a.Output), &l.Output, d.Output, wire.MaxOutput},
-		{"processes", a.Processes, &l.Procs, d.Procs, wire.MaxHandlerProcs},
-		{"files", a.Files, &l.Files, d.Files, wire.MaxHandlerFiles},
-		{"cpu", cpu, &l.CPU, d.CPU, wire.MaxHandlerCPU},
-		{"time", span, &l.CallMS, d.CallMS, uint64(wire.MaxHandlerCall.Milliseconds())},
-	} {
-		if one.asked == nil {
+	for _, one := range rows(&l) {
+		value, ok := values[one.name]
+		if !ok {
 			continue
 		}
 		most := one.ceiling
 		if *one.limit < one.usual {
 			most = *one.limit
 		}
-		if *one.asked <= 0 || uint64(*one.asked) > most {
+		if value <= 0 || uint64(value) > most {
 			return l, refuse("%s: %s must be more than nothing, and at most %s here", configName, one.name, inUnits(one.name, most))
 		}
-		*one.limit = uint64(*one.asked)
+		*one.limit = uint64(value)
 	}
 	return l, nil
 }
 
-func bytes(s *size) *int64 {
-	if s == nil {
-		return nil
-	}
-	n := int64(min(*s, math.MaxInt64))
-	return &n
+// row is one limit: where it stands, its default, below which an operator's limit is the ceiling, and the ceiling otherwise.
+type row struct {
+	name           string
+	limit          *uint64
+	usual, ceiling uint64
 }
 
+func rows(l *wire.LimitsConfig) []row {
+	d := wire.DefaultLimits()
+	return []row{
+		{"memory", &l.Memory, d.Memory, wire.MaxHandlerMemory},
+		{"disk", &l.Scratch, d.Scratch, wire.MaxHandlerScratch},
+		{"processes", &l.Procs, d.Procs, wire.MaxHandlerProcs},
+		{"files", &l.Files, d.Files, wire.MaxHandlerFiles},
+		{"cpu", &l.CPU, d.CPU, wire.MaxHandlerCPU},
+		{"time", &l.CallMS, d.CallMS, uint64(wire.MaxHandlerCall.Milliseconds())},
+		{"output", &l.Output, d.Output, wire.MaxOutput},
+	}
+}
+
+// values are the limits that were asked for, by name.
+func (f *asked) values() (map[string]int64, error) {
+	v, a := map[string]int64{}, f.Limits
+	for name, s := range map[string]*size{"memory": a.Memory, "disk": a.Disk, "output": a.Output} {
+		if s != nil {
+			v[name] = int64(min(*s, math.MaxInt64))
+		}
+	}
+	for name, n := range map[string]*int64{"processes": a.Processes, "files": a.Files} {
+		if n != nil {
+			v[name] = *n
+		}
+	}
+	if a.CPU != nil {
+		if !(*a.CPU >= 0 && *a.CPU <= wire.MaxHandlerCPU) { // NaN is neither
+			return nil, refuse("%s: cpu is a number of processors", configName)
+		}
+		v["cpu"] = int64(*a.CPU * 1000)
+	}
+	if a.Time != nil {
+		v["time"] = time.Duration(*a.Time).Milliseconds()
+	}
+	return v, nil
+}
+
+// inUnits writes a limit as cape.toml would.
 func inUnits(name string, n uint64) string {
 	switch name {
 	case "processes", "files":
@@ -147,7 +163,24 @@ func inUnits(name string, n uint64) string {
 	case "time":
 		return (time.Duration(n) * time.Millisecond).String()
 	}
-	return strconv.FormatUint(n, 10) + " bytes"
+	for _, u := range []struct {
+		name  string
+		shift uint
+	}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+		if n>>u.shift > 0 && n&(1<<u.shift-1) == 0 {
+			return strconv.FormatUint(n>>u.shift, 10) + u.name
+		}
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// Describe writes limits on a line, for the function's owner.
+func Describe(l wire.LimitsConfig) string {
+	var all []string
+	for _, one := range rows(&l) {
+		all = append(all, one.name+" "+inUnits(one.name, *one.limit))
+	}
+	return strings.Join(all, ", ")
 }
 
 // ReadLimits is OwnLimits for the unpacked function whose app.py lies in folder.

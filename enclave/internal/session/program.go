@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/handler"
+	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
@@ -69,6 +71,12 @@ func (p *program) start(ctx context.Context) error {
 	o := handler.Options{Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Stdout: p.stdout, Stderr: p.stderr}
 	if p.fn.Manifest != nil { // one that is stored may be called again
 		o.Hold = p.fn.Hold
+	} else if p.stderr != nil {
+		limits, err := intake.ReadLimits(filepath.Join(p.fn.Dir, p.fn.Work), p.s.cfg.Limits)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(p.stderr, "limits: "+intake.Describe(limits)) // an owner who is not there need not know
 	}
 	proc, err := p.s.cfg.Functions.Start(ctx, o)
 	if err != nil {

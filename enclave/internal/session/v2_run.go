@@ -7,9 +7,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"path/filepath"
 
 	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
@@ -39,6 +41,9 @@ func (s *Server) runV2(ctx context.Context, x *exchange, r *http.Request) error 
 	defer prog.close()
 	prog.owner = prog.owner && fn.Manifest.Acct != nil // a token alone shows results and nothing more
 	a := x.accepted()
+	if a.Limits, err = intake.ReadLimits(filepath.Join(fn.Dir, fn.Work), a.Limits); err != nil {
+		return err
+	}
 	a.Fn, a.Manifest, a.Sig, a.Key = rec.Manifest.Checksum, rec.Raw, rec.Sig, rec.Key
 	if err := x.out.send(a); err != nil {
 		return err
