@@ -49,6 +49,9 @@ func run(m *testing.M, root string) int {
 	return m.Run()
 }
 
+// startWait is for a platform whose enclave is a virtual machine without KVM, on a crowded host.
+const startWait = 5 * time.Minute
+
 // Binary is the path of one of the binaries that Main built.
 func Binary(name string) string { return filepath.Join(bin, name) }
 
@@ -114,8 +117,8 @@ func Start(t *testing.T, dir string, flags ...string) *Platform {
 	case p.URL = <-ready:
 	case <-p.done:
 		t.Fatalf("caped dev ended:\n%s", p.Log)
-	case <-time.After(2 * time.Minute):
-		t.Fatalf("caped dev was not ready in two minutes:\n%s", p.Log)
+	case <-time.After(startWait):
+		t.Fatalf("caped dev was not ready in %s:\n%s", startWait, p.Log)
 	}
 	return p
 }
