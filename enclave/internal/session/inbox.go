@@ -66,10 +66,12 @@ func (b *inbox) fill(c *channel, opener *seal.Opener) {
 	}
 }
 
-// fail ends the session because of err, at once.
+// fail ends the session because of err, at once. What came first counts.
 func (b *inbox) fail(err error) {
 	b.mu.Lock()
-	b.err = err
+	if b.err == nil {
+		b.err = err
+	}
 	b.mu.Unlock()
 	b.moved.Signal()
 	b.cancel()
@@ -268,7 +270,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	grant := s.in.Use(n)
 	ended := s.ended
 	b.mu.Unlock()
-	if n == 0 && ended && len(p) > 0 {
+	if n == 0 && len(p) > 0 {
 		return 0, io.EOF
 	}
 	if grant > 0 && !ended {

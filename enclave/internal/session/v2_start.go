@@ -56,6 +56,7 @@ func (s *Server) sealed(ctx context.Context, c *channel, r *http.Request, serve 
 		return err
 	}
 	go func() {
+		defer x.in.fail(errGone)
 		defer c.v.recover(func() { c.raw.Close() })
 		x.in.fill(c, keys.In)
 	}()
