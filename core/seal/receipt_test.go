@@ -47,6 +47,8 @@ func TestAuditorRefuses(t *testing.T) {
 	for name, change := range map[string]func(r *wire.Result, b *both){
 		"another id":                     func(r *wire.Result, _ *both) { r.ID = 2 },
 		"openings swapped":               func(r *wire.Result, _ *both) { r.Openings.In, r.Openings.Out = r.Openings.Out, r.Openings.In },
+		"another key for the input":      func(r *wire.Result, _ *both) { r.Openings.In = other[:] },
+		"another key for the output":     func(r *wire.Result, _ *both) { r.Openings.Out = other[:] },
 		"no openings":                    func(r *wire.Result, _ *both) { r.Openings = wire.Openings{} },
 		"another input sum":              func(r *wire.Result, _ *both) { r.Checksums.Input = other[:] },
 		"another output sum":             func(r *wire.Result, _ *both) { r.Checksums.Output = other[:] },
