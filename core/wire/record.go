@@ -45,9 +45,6 @@ func AppendMessage(dst []byte, m Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(body) >= MaxControl {
-		return nil, fmt.Errorf("%w: record of %d bytes, at most %d allowed", ErrMalformed, len(body)+1, MaxControl)
-	}
 	return append(append(dst, byte(m.recordType())), body...), nil
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cape-functions/cape/client"
 	"github.com/cape-functions/cape/client/trust"
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -63,15 +64,18 @@ func (p *platform) stop() error {
 }
 
 // connect makes a client with the trust that caped wrote for its own user.
-func (p *platform) connect() (*client.Client, error) {
+func (p *platform) connect() (*client.Client, error) { return connectTo(p.dir, p.url) }
+
+// connectTo is connect for the platform in dir, perhaps of another process.
+func connectTo(dir, url string) (*client.Client, error) {
 	var file wire.TrustFile
-	if err := readJSON(filepath.Join(p.dir, "config", "trust.json"), &file); err != nil {
+	if err := readJSON(filepath.Join(dir, "config", "trust.json"), &file); err != nil {
 		return nil, err
 	}
 	var login struct {
 		Token string `json:"access_token"`
 	}
-	if err := readJSON(filepath.Join(p.dir, "config", "auth"), &login); err != nil {
+	if err := readJSON(filepath.Join(dir, "config", "auth"), &login); err != nil {
 		return nil, err
 	}
 	policy := trust.Policy{PCRs: map[int][]nitro.PCR{}}
@@ -96,7 +100,15 @@ func (p *platform) connect() (*client.Client, error) {
 			}
 		}
 	}
-	return client.New(client.Options{BaseURL: p.url, Trust: policy, Token: client.StaticToken(login.Token)})
+	keyFile, err := os.ReadFile(filepath.Join(dir, "config", "account-key"))
+	if err != nil {
+		return nil, err
+	}
+	key, err := account.Parse(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{BaseURL: url, Trust: policy, Token: client.StaticToken(login.Token), Account: key})
 }
 
 func readJSON(path string, v any) error {

@@ -55,7 +55,7 @@ func (b *bench) warm() error {
 	if err != nil {
 		return err
 	}
-	b.add("warm invoke, 1 KiB, one client", "ms", "<= 0.5", "protocol v1; peer: FastAPI on uvicorn", ms(ours), ms(theirs))
+	b.add("warm invoke, 1 KiB, one client", "ms", "<= 0.5", "protocol v2, receipts verified; peer: FastAPI on uvicorn", ms(ours), ms(theirs))
 	return b.warmMany(p, peer, d.ID, body)
 }
 
@@ -124,7 +124,7 @@ func (b *bench) warmMany(p *platform, peer *peerServer, id string, body []byte) 
 	if err != nil {
 		return err
 	}
-	b.add("warm invokes a second, 16 connections", "1/s", ">= 2", "protocol v1; peer: FastAPI on uvicorn, one worker", ours, theirs)
+	b.add("warm invokes a second, 16 connections", "1/s", ">= 2", "protocol v2, receipts verified; peer: FastAPI on uvicorn, one worker", ours, theirs)
 	return nil
 }
 
@@ -244,7 +244,7 @@ func (b *bench) encrypt() error {
 		return err
 	}
 	rate := func(d time.Duration) float64 { return float64(2*b.size) / d.Seconds() / 1e6 }
-	note := "streaming form; cape encrypt writes the old form in protocol v1"
+	note := "the form that cape encrypt writes"
 	if !have("age") {
 		d, err := median(2, ours)
 		b.add("encrypt, throughput", "MB/s", ">= 1.0", note+"; peer missing: install age", rate(d), 0)

@@ -5,22 +5,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"database/sql"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 	_ "modernc.org/sqlite"
 
 	"github.com/cape-functions/cape/core/account"
@@ -73,31 +65,9 @@ func (o *operator) start() {
 }
 
 // mint makes a token of any user: the identity provider is the operator's.
-func (o *operator) mint(sub string) string {
+func (o *operator) mint(user string) string {
 	o.t.Helper()
-	text, err := os.ReadFile(filepath.Join(o.dir, "identity", "token.key"))
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	block, _ := pem.Decode(text)
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	key := parsed.(*rsa.PrivateKey)
-	sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(&key.PublicKey))
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: base64.RawURLEncoding.EncodeToString(sum[:12])}}, (&jose.SignerOptions{}).WithType("JWT"))
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	id := make([]byte, 8)
-	rand.Read(id)
-	token, err := jwt.Signed(signer).Claims(map[string]any{"iss": o.issuer, "sub": sub, "aud": []string{wire.Audience}, wire.ClaimUsername: sub,
-		"jti": hex.EncodeToString(id), "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix()}).Serialize()
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return token
+	return o.p.Mint(func(claims map[string]any) { claims["sub"], claims[platform.UsernameClaim] = user, user })
 }
 
 // database changes rows while nobody looks.

@@ -53,6 +53,8 @@ func hellos(s *set) {
 		{"of-nobody", "A hello for nobody's key.", k.with("of", object{})},
 		{"of-both", "A hello for an account's and a user's key.", k.with("of", object{{"acct", hashBytes("acct")}, {"user", "alice"}})},
 		{"of-short-acct", "An account of 31 bytes.", k.with("of", object{{"acct", bytesOf("acct", 31)}})},
+		{"of-short-acct-and-user", "A user's key, and an account of 31 bytes.", k.with("of", object{{"acct", bytesOf("acct", 31)}, {"user", "alice"}})},
+		{"of-acct-and-odd-user", "An account's key, and a user name that no route can hold.", k.with("of", object{{"acct", hashBytes("acct")}, {"user", "a/b"}})},
 		{"of-odd-user", "A user name that no route can hold.", k.with("of", object{{"user", "a/b"}})},
 		{"of-long-user", "A user name of 65 bytes.", k.with("of", object{{"user", strings.Repeat("u", 65)}})},
 	} {
@@ -104,6 +106,9 @@ func claims(s *set) {
 	s.accepted("key-claim", "by-account", "A key that was asked for by its account.", k.with("user", nil))
 	s.refused("session-claim", "of-a-key", "A Cape Key's document shown for a session.", k)
 	s.refused("session-claim", "of-a-birth", "A birth document shown for a session.", object{{"v", 2}, {"use", "kek"}, {"kms", "arn"}, {"policy", hashBytes("policy")}})
+	s.refused("session-claim", "use-key", "A session's claim that says it is for a key.", c.with("use", "key"))
+	s.refused("key-claim", "use-session", "A key's claim that says it is for a session.", k.with("use", "session"))
+	s.refused("key-claim", "version-1", "Another version.", k.with("v", 1))
 	s.refused("session-claim", "version-1", "Another version.", c.with("v", 1))
 	s.refused("session-claim", "unknown-kem", "Another key exchange.", c.with("kem", 0x10))
 	s.refused("session-claim", "short-hash", "A hash of 31 bytes.", c.with("pk", bytesOf("pk", 31)))
