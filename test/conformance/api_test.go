@@ -127,6 +127,16 @@ func (s *specified) do(a ask) {
 	}
 }
 
+func (s *specified) status(path string) int {
+	s.t.Helper()
+	resp, err := http.Get(s.url + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
 // sessions are the WebSocket operations with a path of each.
 func sessions(id string) map[string]map[string]string {
 	return map[string]map[string]string{"runByID": {"id": id}, "runByName": {"user": "dev", "name": "echo"}, "deploy": nil, "test": nil, "key": nil}
@@ -224,7 +234,9 @@ func (s *specified) withoutEnclave(p *platform.Platform, id string) {
 	for slices.Contains(p.Children(), enclave[0]) {
 		time.Sleep(time.Millisecond)
 	}
-	time.Sleep(20 * time.Millisecond)
+	for s.status("/readyz") == http.StatusOK { // until the host has noticed, too
+		time.Sleep(time.Millisecond)
+	}
 	s.do(ask{operation: "ready", status: 503})
 	s.do(ask{operation: "userKey", params: map[string]string{"username": "dev"}, status: 503})
 	for operation, params := range sessions(id) {
