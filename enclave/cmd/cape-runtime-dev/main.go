@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot"
+	"github.com/cape-functions/cape/enclave/internal/handler"
 	"github.com/cape-functions/cape/enclave/internal/keyring/amazonroots"
 	"github.com/cape-functions/cape/enclave/internal/machine"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
@@ -38,8 +40,12 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	parts, err := parseFlags(os.Args[1:])
-	if err == nil {
+	parts, layers, err := parseFlags(os.Args[1:])
+	switch {
+	case err != nil:
+	case layers:
+		err = printLayers(parts)
+	default:
 		err = boot.Run(ctx, parts)
 	}
 	if err != nil {
@@ -53,21 +59,23 @@ func pid1() machine.Config {
 	return machine.Config{Entropy: machine.VirtioEntropy, Args: []string{"cape-runtime-dev", "--scratch", machine.Scratch}, Stderr: true}
 }
 
-func parseFlags(args []string) (boot.Parts, error) {
+// parseFlags returns the parts, and whether only the layers of the jail are asked for.
+func parseFlags(args []string) (boot.Parts, bool, error) {
 	f := flag.NewFlagSet("cape-runtime-dev", flag.ContinueOnError)
 	links := f.String("links", "", "directory of the unix sockets that stand in for vsock; empty: AF_VSOCK to CID 2")
 	python := f.String("python", "/usr/bin/python3", "interpreter for functions, 3.9 or newer")
 	scratch := f.String("scratch", "", "directory for the runtime alone, better in memory")
 	mount := f.Bool("mount-scratch", false, "mount a file system in memory on the scratch directory: only in a mount namespace of the runtime's own")
+	layers := f.Bool("layers", false, "print which layers of the jail this machine has, as JSON, and end")
 	if err := f.Parse(args); err != nil {
-		return boot.Parts{}, err
+		return boot.Parts{}, false, err
 	}
 	if f.NArg() > 0 || !filepath.IsAbs(*scratch) {
-		return boot.Parts{}, errors.New("needs --scratch DIR with an absolute path, and takes no arguments")
+		return boot.Parts{}, false, errors.New("needs --scratch DIR with an absolute path, and takes no arguments")
 	}
 	if *mount {
 		if err := mountScratch(*scratch); err != nil {
-			return boot.Parts{}, err
+			return boot.Parts{}, false, err
 		}
 	}
 	network, setClock := vsock.AF(vsock.CIDHost), machine.SetClock
@@ -77,7 +85,16 @@ func parseFlags(args []string) (boot.Parts, error) {
 	return boot.Parts{
 		Network: network, SetClock: setClock, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
 		Python: *python, Scratch: *scratch, Degraded: true, Log: os.Stdout,
-	}, nil
+	}, *layers, nil
+}
+
+// printLayers builds a jail and says which of its layers there are.
+func printLayers(parts boot.Parts) error {
+	h, err := handler.New(handler.Config{Python: parts.Python, Scratch: parts.Scratch, Trees: parts.Scratch, AllowDegraded: true})
+	if err != nil {
+		return err
+	}
+	return errors.Join(json.NewEncoder(os.Stdout).Encode(h.Layers()), h.Close())
 }
 
 // mountScratch keeps what the runtime unpacks out of every file system that the host sees.

@@ -13,12 +13,12 @@ import (
 )
 
 func TestFlags(t *testing.T) {
-	p, err := parseFlags([]string{"--links", "/run/x", "--python", "/usr/bin/python3", "--scratch", "/tmp/x"})
-	if err != nil || !p.Degraded || p.Python != "/usr/bin/python3" || p.Scratch != "/tmp/x" {
+	p, layers, err := parseFlags([]string{"--links", "/run/x", "--python", "/usr/bin/python3", "--scratch", "/tmp/x"})
+	if err != nil || layers || !p.Degraded || p.Python != "/usr/bin/python3" || p.Scratch != "/tmp/x" {
 		t.Errorf("%+v, %v", p, err)
 	}
 	for _, bad := range [][]string{{}, {"--scratch", "relative"}, {"--scratch", "/tmp/x", "more"}, {"--unknown"}} {
-		if _, err := parseFlags(bad); err == nil {
+		if _, _, err := parseFlags(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}

@@ -18,6 +18,14 @@ import (
 )
 
 // execute runs a command line and returns what it printed.
+// TestMain answers for caped where it starts itself.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "version" {
+		return
+	}
+	os.Exit(m.Run())
+}
+
 func execute(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -146,7 +154,9 @@ func TestLog(t *testing.T) {
 
 func TestDoctor(t *testing.T) {
 	runtime := filepath.Join(t.TempDir(), "cape-runtime-dev")
-	if err := os.WriteFile(runtime, nil, 0o700); err != nil {
+	const layers = `#!/bin/sh
+echo '[{"Name":"seccomp","On":true},{"Name":"memory cgroup","On":false,"Why":"there is none"}]'`
+	if err := os.WriteFile(runtime, []byte(layers), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	out, _, err := execute(t, "doctor", "--runtime", runtime, "-o", "json")
@@ -158,6 +168,9 @@ func TestDoctor(t *testing.T) {
 		if c.Name == "" || (!c.OK && c.Detail == "") {
 			t.Errorf("%+v tells nothing", c)
 		}
+	}
+	if last := checks[len(checks)-1]; last != (check{"jail: memory cgroup", false, false, "there is none"}) {
+		t.Errorf("%+v", last)
 	}
 	for _, flag := range []string{"--runtime", "--python"} {
 		out, _, err := execute(t, "doctor", "--runtime", runtime, flag, "/nonexistent")

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/cape-functions/cape/host/internal/launcher/process"
 )
 
 // check is one line of the doctor's table.
@@ -37,6 +39,9 @@ MISSING; the other lines tell which kinds of enclaves and which layers of protec
 			ctx, cancel := context.WithTimeout(cmd.Context(), time.Minute)
 			defer cancel()
 			checks := append([]check{pythonCheck(ctx, python), runtimeCheck(runtime)}, machineChecks(ctx)...)
+			if checks[0].OK && checks[1].OK {
+				checks = append(checks, jailChecks(ctx, checks[1].Detail, python)...)
+			}
 			if err := printChecks(cmd.OutOrStdout(), output, checks); err != nil {
 				return err
 			}
@@ -94,6 +99,19 @@ func runtimeCheck(path string) check {
 		return check{"runtime", false, true, "none at " + path + ": run make build, or name it with --runtime"}
 	}
 	return check{"runtime", true, true, path}
+}
+
+// jailChecks lists the layers of the jail in which functions run.
+func jailChecks(ctx context.Context, runtime, python string) []check {
+	layers, err := process.Layers(ctx, runtime, python)
+	if err != nil {
+		return []check{{"jail", false, true, err.Error()}}
+	}
+	checks := make([]check, 0, len(layers))
+	for _, l := range layers {
+		checks = append(checks, check{"jail: " + l.Name, l.On, false, l.Why})
+	}
+	return checks
 }
 
 // runtimePath is where the runtime of process enclaves is: beside this binary

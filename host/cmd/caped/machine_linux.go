@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,7 +13,7 @@ import (
 // machineChecks are those that need no flag.
 func machineChecks(ctx context.Context) []check {
 	return []check{
-		kernelCheck(), namespaceCheck(ctx), cgroupCheck(), landlockCheck(), seccompCheck(),
+		kernelCheck(), namespaceCheck(ctx),
 		deviceCheck("AF_VSOCK", "/dev/vsock", "only virtual machines need it"),
 		deviceCheck("vhost-vsock", "/dev/vhost-vsock", "only virtual machines need it"),
 		kvmCheck(),
@@ -47,38 +45,6 @@ func namespaceCheck(ctx context.Context) check {
 		return check{"namespaces", false, false, "refused (" + how + "): enclaves could reach the network; look at user.max_user_namespaces and at security modules"}
 	}
 	return check{"namespaces", true, false, how}
-}
-
-func cgroupCheck() check {
-	const root = "/sys/fs/cgroup"
-	var fs unix.Statfs_t
-	if err := unix.Statfs(root, &fs); err != nil {
-		return check{"cgroups", false, false, "none: limits are per process only"}
-	}
-	if fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		return check{"cgroups", false, false, "version 1: some limits are per process only"}
-	}
-	if unix.Access(root, unix.W_OK) != nil {
-		return check{"cgroups", true, false, "version 2, not writable for this user: limits need a delegated group"}
-	}
-	return check{"cgroups", true, false, "version 2"}
-}
-
-func landlockCheck() check {
-	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
-	if errno != 0 {
-		return check{"Landlock", false, false, "the kernel lacks it or has it turned off"}
-	}
-	return check{"Landlock", true, false, fmt.Sprintf("ABI %d", abi)}
-}
-
-func seccompCheck() check {
-	// A null filter is refused with EFAULT where filters exist, with EINVAL where not.
-	err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, 0, 0, 0)
-	if !errors.Is(err, unix.EFAULT) {
-		return check{"seccomp filters", false, false, "the kernel lacks them"}
-	}
-	return check{"seccomp filters", true, false, ""}
 }
 
 func deviceCheck(name, path, missing string) check {

@@ -141,7 +141,8 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 type enclave struct {
 	log     *slog.Logger
 	dir     string
-	memory  string // scratch of a runtime without namespaces
+	memory  string   // scratch of a runtime without namespaces
+	more    []string // arguments
 	net     vsock.Network
 	release wire.Release
 	cmd     *exec.Cmd
@@ -283,7 +284,7 @@ func (e *enclave) spawn(path, python string) (*os.File, error) {
 // scratch directory in memory, where the host does not see it; without one the
 // directory is at least on no disk.
 func (e *enclave) arguments(python string, flags uintptr) []string {
-	args := []string{"cape-runtime-dev", "--links", e.dir, "--python", python}
+	args := append([]string{"cape-runtime-dev", "--links", e.dir, "--python", python}, e.more...)
 	if flags&syscall.CLONE_NEWNS != 0 {
 		return append(args, "--scratch", filepath.Join(e.dir, "scratch"), "--mount-scratch")
 	}
