@@ -27,12 +27,22 @@ import (
 
 func TestMain(m *testing.M) { platform.Main(m, "../..") }
 
+// With CAPE_TEST_ENCLAVE=qemu and CAPE_TEST_IMAGE=FILE (a development image) workers run
+// virtual machines in the place of processes.
+func kind() []string {
+	if os.Getenv("CAPE_TEST_ENCLAVE") == "qemu" {
+		return []string{"--enclave", "qemu", "--image", os.Getenv("CAPE_TEST_IMAGE"), "--memory", "3072"}
+	}
+	return []string{"--enclave", "process"}
+}
+
 const roleARN = "arn:aws:iam::000000000000:role/cape-enclave" // whose credentials the played AWS gives
 
 // world is an issuer, and directories and files of a platform.
 type world struct {
 	t      *testing.T
 	dir    string
+	run    string // for sockets
 	issuer *httptest.Server
 	key    *rsa.PrivateKey
 }
@@ -41,6 +51,10 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	var err error
+	if w.run, err = os.MkdirTemp("", "cape-run-"); err != nil { // names of sockets are short
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(w.run) })
 	if w.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
 		t.Fatal(err)
 	}
@@ -55,18 +69,10 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(w.issuer.Close)
 	w.write("issuer.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.issuer.Certificate().Raw})))
 	w.write("worker-token", strings.Repeat("0123456789abcdef", 4)+"\n")
-	w.mkdir("run")
 	return w
 }
 
 func (w *world) path(name string) string { return filepath.Join(w.dir, name) }
-
-func (w *world) mkdir(name string) {
-	w.t.Helper()
-	if err := os.Mkdir(w.path(name), 0o700); err != nil {
-		w.t.Fatal(err)
-	}
-}
 
 func (w *world) write(name, text string) {
 	w.t.Helper()
@@ -102,7 +108,7 @@ func (w *world) start(args ...string) *process {
 	w.t.Helper()
 	p := &process{t: w.t, log: &platform.Buffer{}, done: make(chan error, 1), said: make(chan string, 16)}
 	p.cmd = exec.Command(platform.Binary("caped"), args...)
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + w.dir, "SSL_CERT_FILE=" + w.path("issuer.pem")}
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "SSL_CERT_FILE=" + w.path("issuer.pem")}
 	p.cmd.Stderr = p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := p.cmd.StdoutPipe()
@@ -141,7 +147,7 @@ func (p *process) line() string {
 	case err := <-p.done:
 		p.done <- err
 		p.t.Fatalf("it ended: %v\n%s", err, p.log)
-	case <-time.After(90 * time.Second):
+	case <-time.After(5 * time.Minute): // virtual machines without KVM take their time
 		p.t.Fatalf("it said nothing:\n%s", p.log)
 	}
 	return ""
@@ -172,8 +178,8 @@ func (w *world) serve(more ...string) (p *process, clients, workers string) {
 
 // workerArgs are those of a worker, and of kms init, in the played AWS of dir.
 func (w *world) workerArgs(workers string) []string {
-	return []string{"--control-plane", workers, "--worker-token", w.path("worker-token"), "--enclave", "process", "--development", w.path("aws"),
-		"--development-ca", w.path("issuer.pem"), "--allow-private", "127.0.0.1", "--run-dir", w.path("run"), "-v"}
+	return append([]string{"--control-plane", workers, "--worker-token", w.path("worker-token"), "--development", w.path("aws"),
+		"--development-ca", w.path("issuer.pem"), "--allow-private", "127.0.0.1", "--run-dir", w.run, "-v"}, kind()...)
 }
 
 func (w *world) worker(workers string, more ...string) *process {

@@ -16,6 +16,7 @@ import (
 	"github.com/cape-functions/cape/host/internal/launcher/hub"
 	"github.com/cape-functions/cape/host/internal/launcher/nitro"
 	"github.com/cape-functions/cape/host/internal/launcher/process"
+	"github.com/cape-functions/cape/host/internal/launcher/qemu"
 	"github.com/cape-functions/cape/host/internal/settings"
 )
 
@@ -27,8 +28,10 @@ func backend(w settings.Worker, log *slog.Logger) func(context.Context, *devclou
 			return nitroBackend(ctx, w, log)
 		case "process":
 			return processBackend(w, cloud, log)
+		case "qemu":
+			return qemuBackend(w, cloud, log)
 		}
-		return nil, nil, fmt.Errorf("--enclave %s: this version cannot start such enclaves under a worker", w.Enclave.Kind)
+		return nil, nil, fmt.Errorf("--enclave %s: there is no such kind of enclave", w.Enclave.Kind)
 	}
 }
 
@@ -72,13 +75,35 @@ func processBackend(w settings.Worker, cloud *devcloud.Cloud, log *slog.Logger) 
 	if err != nil {
 		return nil, nil, err
 	}
-	dir, err := os.MkdirTemp(w.Enclave.RunDir, "e-")
+	dir, err := socketDir(w)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a directory for sockets: %w; name another with --run-dir", err)
+		return nil, nil, err
 	}
 	l, err := process.New(process.Config{Runtime: runtime, Python: python, Dir: dir, Authority: cloud.Authority(), Revision: revision, Log: log})
 	if err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return l, func() error { return os.RemoveAll(dir) }, nil
+}
+
+func qemuBackend(w settings.Worker, cloud *devcloud.Cloud, log *slog.Logger) (launcher.Launcher, func() error, error) {
+	dir, err := socketDir(w)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := qemu.New(qemu.Config{Image: w.Enclave.Image, Tools: toolsDir(), Dir: dir, Authority: cloud.Authority(), Revision: revision,
+		Memory: w.Enclave.Memory, CPUs: w.Enclave.CPUs, Log: log})
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return l, func() error { return errors.Join(l.Close(), os.RemoveAll(dir)) }, nil
+}
+
+// socketDir makes a directory for the sockets of enclaves.
+func socketDir(w settings.Worker) (string, error) {
+	dir, err := os.MkdirTemp(w.Enclave.RunDir, "e-")
+	if err != nil {
+		return "", fmt.Errorf("making a directory for sockets: %w; name another with --run-dir", err)
+	}
+	return dir, nil
 }
