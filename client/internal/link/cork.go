@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// maxCorked bounds what a corked connection holds back, in bytes.
-const maxCorked = 64 << 10
+// maxCorked bounds what a corked connection holds back, in bytes: a large frame, which the
+// WebSocket library would write in pieces of 4 KiB.
+const maxCorked = 320 << 10
 
 // corkable is a connection whose small writes can be held back and sent as one: a
 // session's first messages then travel in one packet.

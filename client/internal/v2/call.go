@@ -91,6 +91,9 @@ func (s *Session) begin(ctx context.Context, kind string) (*Call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.dead
+	if err == nil {
+		err = s.given
+	}
 	c := &Call{session: s, kind: kind, id: s.last + 1, output: sha256.New(), credit: flow.NewSendCredit(),
 		receive: flow.NewReceiveCredit(), wake: make(chan struct{}, 1)}
 	if err == nil {
@@ -153,7 +156,7 @@ func (s *Session) Invoke(ctx context.Context, input []byte) (*Call, error) {
 	defer stop()
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	s.socket.Cork()
+	s.cork()
 	if err := s.writeMessage(&wire.Begin{ID: c.id, Kind: c.kind}); err != nil {
 		return nil, err
 	}
@@ -220,6 +223,7 @@ func (c *Call) upload(ctx context.Context, begin *wire.Begin, in *source, progre
 	defer stop()
 	err := c.pump(ctx, begin, in, progress)
 	if ctx.Err() != nil {
+		c.session.giveUp() // before the turn is passed on
 		return context.Cause(ctx)
 	}
 	if err != nil {

@@ -37,6 +37,7 @@ type Session struct {
 	writing sync.Mutex    // guards what follows
 	out     *seal.Sealer
 	scratch []byte
+	corked  bool
 	stall   *time.Timer
 
 	mu       sync.Mutex // guards what follows
@@ -59,6 +60,8 @@ const (
 	resultPatience = wire.HandlerStart + wire.HandlerCall + 3*time.Minute
 	// cancelPatience bounds the attempt to tell the enclave that a call was given up.
 	cancelPatience = 500 * time.Millisecond
+	// onePiece is the largest frame that the WebSocket library writes at once.
+	onePiece = 4 << 10
 	// closePatience bounds the wait for the other side's close frame.
 	closePatience = time.Second
 )
@@ -72,8 +75,8 @@ func newSession(socket *link.Socket, attested *seal.Attested, channel *seal.Chan
 	s.ctx, s.close = context.WithCancelCause(context.Background())
 	s.stall = time.AfterFunc(movePatience, func() { s.fail(link.ErrStalled) })
 	s.heard = time.AfterFunc(resultPatience, func() { s.fail(link.ErrStalled) })
-	socket.Cork()
 	s.writing.Lock()
+	s.cork()
 	err := s.writeFrame(open)
 	s.writing.Unlock()
 	if err != nil {
@@ -157,6 +160,7 @@ func (s *Session) flush() error {
 	}
 	s.stall.Reset(movePatience)
 	defer s.stall.Stop()
+	s.corked = false
 	if err := s.socket.Uncork(); err != nil {
 		s.fail(link.Classify(s.ctx, err))
 		return s.failed()
@@ -169,7 +173,23 @@ func (s *Session) writeFrame(frame []byte) error {
 	s.stall.Reset(movePatience)
 	defer s.stall.Stop()
 	s.heard.Reset(resultPatience)
-	return link.Classify(s.ctx, s.socket.Write(s.ctx, websocket.MessageBinary, frame))
+	alone := !s.corked && len(frame) > onePiece
+	if alone {
+		s.socket.Cork()
+	}
+	err := s.socket.Write(s.ctx, websocket.MessageBinary, frame)
+	if alone {
+		if end := s.socket.Uncork(); err == nil {
+			err = end
+		}
+	}
+	return link.Classify(s.ctx, err)
+}
+
+// cork holds back what is written until flush; the caller holds writing.
+func (s *Session) cork() {
+	s.corked = true
+	s.socket.Cork()
 }
 
 // writeRecord seals and sends what the caller, who holds writing, has put together. It
@@ -239,11 +259,18 @@ func (s *Session) Close() {
 	s.fail(link.ErrClosed)
 }
 
+// giveUp lets nothing begin any more.
+func (s *Session) giveUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.given == nil {
+		s.given = fmt.Errorf("%w: a call was given up, which ends the function's process", link.ErrClosed)
+	}
+}
+
 // abandon tells the enclave to stop id and ends the session.
 func (s *Session) abandon(id uint64) {
-	s.mu.Lock()
-	s.given = fmt.Errorf("%w: a call was given up, which ends the function's process", link.ErrClosed)
-	s.mu.Unlock()
+	s.giveUp()
 	give := time.AfterFunc(cancelPatience, func() { s.fail(link.ErrClosed) })
 	defer give.Stop()
 	_ = s.send(&wire.Cancel{ID: id}) // if it cannot be said, the end of the connection says it

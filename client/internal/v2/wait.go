@@ -55,6 +55,7 @@ func (c *Call) Wait(ctx context.Context, out io.Writer) (*Outcome, error) {
 		select {
 		case <-c.wake:
 		case <-ctx.Done():
+			s.giveUp()
 			return nil, context.Cause(ctx)
 		}
 	}
@@ -122,6 +123,7 @@ func (c *Call) used(n int) error {
 func (t *taker) end(ctx context.Context) (*Outcome, error) {
 	if err := t.call.err; err != nil {
 		if ctx.Err() != nil && !isRemote(err) {
+			t.call.session.giveUp()
 			return nil, context.Cause(ctx)
 		}
 		return nil, err
