@@ -8,6 +8,7 @@ import (
 	"github.com/cape-functions/cape/client/testkit"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/envelope"
+	sealkit "github.com/cape-functions/cape/core/seal/testkit"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -60,7 +61,19 @@ func TestSealedStoredKey(t *testing.T) {
 			t.Errorf("stored: %v", err)
 		}
 	}
+	other, err := connectSealed(t, s, func(o *client.Options) { o.Account = s.Account("bob") }).Key(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := sealkit.DefaultConfig()
+	config.Limits.Procs--
+	limits, err := wire.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, change := range map[string]func(*client.CapeKey){
+		"bob's key":       func(k *client.CapeKey) { k.DER = other.DER },
+		"other limits":    func(k *client.CapeKey) { k.Config = limits },
 		"another account": func(k *client.CapeKey) { k.Account = &[32]byte{1} },
 		"no account":      func(k *client.CapeKey) { k.Account = nil },
 		"by a name":       func(k *client.CapeKey) { k.User = "ann" },

@@ -362,6 +362,34 @@ func TestSealedUnacceptable(t *testing.T) {
 	}
 }
 
+// TestSealedEarlyOutput: an enclave cannot have computed anything before it has the whole
+// input, and nothing at all of a function that is deployed.
+func TestSealedEarlyOutput(t *testing.T) {
+	s := testkit.New(t)
+	f := s.Add(testkit.Function{User: "ann", Name: "f", Zip: []byte("zip")})
+	lie := func(kind wire.RecordType) {
+		s.Lie(recordLie(func(r []byte) [][]byte {
+			if wire.TypeOf(r) == kind {
+				return [][]byte{append(wire.AppendDataHead(nil, 1), "early"...), r}
+			}
+			return [][]byte{r}
+		}))
+	}
+	lie(wire.RecordWindow)
+	if _, err := connectSealed(t, s).Run(t.Context(), client.Function{Name: f.ID}, make([]byte, 8<<20)); !errors.Is(err, client.ErrProtocol) {
+		t.Errorf("output before the input: %v, want ErrProtocol", err)
+	}
+	lie(wire.RecordDeployed)
+	p, err := client.Pack(t.Context(), folder(t, "fn", "# upper"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if d, err := connectSealed(t, s).Deploy(t.Context(), p, client.DeployOptions{}); !errors.Is(err, client.ErrProtocol) || d != nil {
+		t.Errorf("output of a deploy: %v, want ErrProtocol", err)
+	}
+}
+
 // TestSealedOverCredit: an enclave that sends more than was granted cannot fill the memory
 // of a client whose output goes nowhere.
 func TestSealedOverCredit(t *testing.T) {
