@@ -28,6 +28,7 @@ TREES, SCRATCH = ".trees", ".scratch"
 WORKER_FDS = 4  # input, output, standard output, standard error
 INNER = 1000  # user and group of a worker in a user namespace
 MAX_FILES, LOCKED = 4096, 64 * 1024
+DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
 def keep(setup: dict[str, Any], order: dict[str, Any], control: socket.socket, fds: list[int], cgroups: list[int], mapped: int) -> None:
@@ -86,18 +87,8 @@ class Keeper:
                 file.write("0")
         except OSError as error:
             self.said["nested"] = str(error)
-        root = self.setup["root"]
         kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-        kernel.bind(root, root)
-        os.chdir(root)
-        kernel.mount("cape", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, room(self.setup["scratch"]) + ",mode=0700")
-        for name, mode in (("tmp", 0o1777), ("shm", 0o1777), ("upper", 0o755), ("work", 0o700), ("fn", 0o755)):
-            os.mkdir(os.path.join(SCRATCH, name))
-            os.chmod(os.path.join(SCRATCH, name), mode)
-        os.chown(os.path.join(SCRATCH, "upper"), INNER, INNER)
-        for name, target in (("tmp", "tmp"), ("shm", "dev/shm"), ("fn", "function")):
-            kernel.bind(os.path.join(SCRATCH, name), target, recursive=False)
-        kernel.bind(self.setup["trees"], TREES)
+        self.furnish_root(self.setup["root"])
         try:
             kernel.pivot_here()
             kernel.detach(".")
@@ -108,6 +99,40 @@ class Keeper:
             kernel.mount(".", "/", "", kernel.MS_MOVE)
             os.chroot(".")
         os.chdir("/")
+
+    def furnish_root(self, root: str) -> None:
+        """Mounts the jail's root, and goes there. A file has a lock and may be watched wherever it
+        is mounted, and jails must not see each other's: so each has overlays of its own."""
+        os.chdir(root)
+        kernel.mount("cape", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, room(self.setup["scratch"]) + ",mode=0700")
+        scratch = path_of(SCRATCH)
+        for name, mode in (("tmp", 0o1777), ("shm", 0o1777), ("upper", 0o755), ("work", 0o700), ("fn", 0o755), ("void", 0o700)):
+            os.mkdir(os.path.join(scratch, name))
+            os.chmod(os.path.join(scratch, name), mode)
+        os.chown(os.path.join(scratch, "upper"), INNER, INNER)
+        self.show(path_of("."), root, scratch)
+        os.chdir(root)
+        for path in self.setup["show"]:
+            self.show(path, path[1:], scratch)
+        for name in DEVICES:
+            source = os.path.join(self.order["devices"] or "/dev", name)
+            kernel.bind(source, "dev/" + name, recursive=False)
+            kernel.mount_attr("dev/" + name, kernel.MOUNT_RDONLY | kernel.MOUNT_NOSUID | kernel.MOUNT_NOEXEC)
+        for name, target in (("tmp", "tmp"), ("shm", "dev/shm"), ("fn", "function"), (".", SCRATCH)):
+            kernel.bind(os.path.join(scratch, name), target, recursive=False)
+        kernel.bind(self.setup["trees"], TREES)
+
+    def show(self, path: str, target: str, scratch: str) -> None:
+        """Mounts a folder read-only, by an overlay with nothing below it."""
+        read_only = kernel.MOUNT_RDONLY | kernel.MOUNT_NOSUID | kernel.MOUNT_NODEV
+        try:
+            source = path_of(path)
+            kernel.mount("cape", target, "overlay", read_only, f"lowerdir={source}:{scratch}/void,userxattr")
+            os.close(int(os.path.basename(source)))
+        except OSError as error:
+            self.said["locks"] = str(error)
+            kernel.bind(path, target)
+            kernel.mount_attr(target, read_only)
 
     def attend(self, pid: int) -> None:
         """Serves the runtime's messages and buries the dead until the worker is one of them."""
@@ -182,6 +207,11 @@ class Keeper:
             kernel.detach("/" + TREES)
             kernel.detach("/" + SCRATCH)
             kernel.set_capabilities(kernel.CAP_KILL)  # to freeze and thaw; nothing else is left to do
+
+
+def path_of(path: str) -> str:
+    """A way to a folder that stays, whatever is mounted over it, and has no character that is an option's."""
+    return f"/proc/self/fd/{os.open(path, os.O_PATH | os.O_CLOEXEC)}"
 
 
 def room(size: int) -> str:

@@ -25,41 +25,30 @@ if TYPE_CHECKING:
 
 CONTROL = 3
 MAX_MESSAGE = 256 * 1024
-READ_ONLY = kernel.MOUNT_RDONLY | kernel.MOUNT_NOSUID | kernel.MOUNT_NODEV
-
-
-def bind_file(path: str, attr: int) -> None:
-    target = path[1:]
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.close(os.open(target, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o444))
-    kernel.bind(path, target, recursive=False)
-    kernel.mount_attr(target, attr)
 
 
 def build(setup: dict[str, Any]) -> None:
-    """Mounts what all cells see of the machine below the template's folder."""
+    """Makes the frame of every jail's root in the template's folder: places to mount on, and small files."""
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     options = "size=4m,nr_inodes=8192,mode=0755"
     kernel.mount("cape", setup["root"], "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     os.chdir(setup["root"])
     for link, target in setup["links"].items():
         os.symlink(target, link)
-    for path in setup["show"]:
-        if os.path.isdir(path):
-            os.makedirs(path[1:], exist_ok=True)
-            kernel.bind(path, path[1:])
-            kernel.mount_attr(path[1:], READ_ONLY)
-        elif os.path.exists(path):
-            bind_file(path, READ_ONLY)
-    for name in ("null", "zero", "full", "random", "urandom"):
-        bind_file("/dev/" + name, kernel.MOUNT_RDONLY | kernel.MOUNT_NOSUID | kernel.MOUNT_NOEXEC)
-    for name in ("etc", "tmp", "dev/shm", "function", jail.TREES, jail.SCRATCH):
+    for name in ("etc", "dev/shm", "tmp", "function", jail.TREES, jail.SCRATCH):
         os.makedirs(name, exist_ok=True)
+    setup["show"] = [path for path in setup["show"] if os.path.isdir(path)]
+    for path in setup["show"]:
+        os.makedirs(path[1:], exist_ok=True)
+    for name in jail.DEVICES:
+        os.close(os.open("dev/" + name, os.O_CREAT | os.O_WRONLY, 0o444))
     for name, text in setup["etc"].items():
         with open(os.path.join("etc", name), "w", encoding="utf-8") as file:
             file.write(text)
+    if os.path.exists("/etc/ld.so.cache"):
+        with open("/etc/ld.so.cache", "rb") as old, open("etc/ld.so.cache", "wb") as cache:
+            cache.write(old.read(1 << 20))
     os.chdir("/")
-    kernel.mount_attr(setup["root"], kernel.MOUNT_RDONLY, recursive=False)
 
 
 def serve_cell(setup: dict[str, Any], order: dict[str, Any], fds: list[int]) -> None:

@@ -87,7 +87,7 @@ var allowed = []string{
 	"sched_getattr", "getcpu", "getpriority", "setpriority", "getrlimit", "setrlimit", "getrusage", "sysinfo", "uname", "arch_prctl", "getrandom",
 	"connect", "bind", "listen", "accept", "accept4", "getsockname", "getpeername", "getsockopt", "setsockopt", "sendto", "recvfrom", "sendmsg",
 	"recvmsg", "sendmmsg", "recvmmsg", "shutdown", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "capget",
-	"cachestat", "process_mrelease", "seccomp",
+	"process_mrelease", "seccomp",
 }
 
 // dangerous are calls that no function makes by mistake: whoever tries is ended.

@@ -219,9 +219,21 @@ func (j *Jail) mounts(own ...string) error {
 			return differs("it sees a mount at %s", place)
 		case !readOnly:
 			return differs("it can write below %s", place)
+		case !j.hasOwn(place, f):
+			return differs("what it sees at %s is shared with others", place)
 		}
 	}
 	return nil
+}
+
+// hasOwn tells whether the files at a place are the jail's own as far as locks and watches go: a device node that was made
+// for it, or an overlay. f is the mount as mountinfo tells it.
+func (j *Jail) hasOwn(place string, f []string) bool {
+	if name, ok := strings.CutPrefix(place, "/dev/"); ok {
+		return j.devices == "" || unescape(f[3]) == filepath.Join("/", filepath.Base(j.devices), name)
+	}
+	kind := slices.Index(f, "-") + 1
+	return j.missing["locks"] != "" || place == "/function" || kind < len(f) && f[kind] == "overlay"
 }
 
 // unescape undoes how mountinfo writes blanks and the like.

@@ -28,8 +28,10 @@ func TestSandboxSeesLies(t *testing.T) {
 		"host name":           {without("0x04000000"), {file, `socket.sethostname("cape")`, "pass"}},
 		"cgroup namespace":    {{file, "kernel.unshare(kernel.CLONE_NEWCGROUP)", "pass"}},
 		"cgroup":              {{file, `os.write(fd, b"0")`, "pass"}},
-		"writable root":       {{server, `kernel.mount_attr(setup["root"], kernel.MOUNT_RDONLY, recursive=False)`, "pass"}},
-		"writable programs":   {{server, "kernel.mount_attr(path[1:], READ_ONLY)", "pass"}},
+		"writable root":       {{file, `self.show(path_of("."), root, scratch)`, "kernel.bind(root, root)"}},
+		"writable programs":   {{file, "self.show(path, path[1:], scratch)", "kernel.bind(path, path[1:])"}},
+		"shared programs":     {{file, `kernel.mount("cape", target, "overlay", read_only, f"lowerdir={source}:{scratch}/void,userxattr")`, "kernel.bind(path, target); kernel.mount_attr(target, read_only)"}},
+		"shared devices":      {{file, `self.order["devices"] or "/dev"`, `"/dev"`}},
 		"old root":            {{file, `kernel.detach(".")`, "pass"}},
 		"all functions":       {{file, `kernel.detach("/" + TREES)`, "pass"}},
 		"writable folder":     {{file, `kernel.mount_attr("/function", kernel.MOUNT_RDONLY, recursive=False)`, "pass"}},
@@ -67,5 +69,5 @@ func expected(w testkit.World, name string) bool {
 	if w == testkit.Nested && name == "lets others look" {
 		return false // its one user is root
 	}
-	return !slices.Contains([]string{"own user", "own group"}, name) && (w != testkit.Ordinary || name != "cgroup")
+	return !slices.Contains([]string{"own user", "own group", "shared devices"}, name) && (w != testkit.Ordinary || name != "cgroup")
 }

@@ -25,6 +25,7 @@ type Jail struct {
 	id      uint64 // 0: none of its own
 	group   *group
 	dir     string // folder of a jail without namespaces
+	devices string // folder of its own device nodes
 	control *peer
 	keeper  *process
 	worker  *process
@@ -146,6 +147,12 @@ func (j *Jail) ask() (err error) {
 			if err := errors.Join(os.Chmod(j.dir, 0o711), os.Chown(j.dir, int(j.id), int(j.id))); err != nil {
 				return err
 			}
+		}
+	}
+	if s.whyDevices == "" && !s.plain {
+		j.devices, err = makeDevices(s.devices())
+		if b.Devices = j.devices; err != nil {
+			return err
 		}
 	}
 	if j.group, err = s.groups.create(); err != nil {
@@ -395,8 +402,10 @@ func (j *Jail) release() error {
 			f.Close()
 		}
 	}
-	if j.dir != "" {
-		errs = append(errs, os.RemoveAll(j.dir))
+	for _, dir := range []string{j.dir, j.devices} {
+		if dir != "" {
+			errs = append(errs, os.RemoveAll(dir))
+		}
 	}
 	if j.id != 0 {
 		s.users.giveBack(j.id)

@@ -45,8 +45,8 @@ func TestSandboxLayers(t *testing.T) {
 	}
 	want := map[testkit.World][]string{
 		testkit.Bare: {"cgroup namespace", "cpu cgroup", "ipc namespace", "memory cgroup", "mount namespace", "network namespace", "no further user namespaces",
-			"old root detached", "own user for each jail", "pid namespace", "pids cgroup", "read-only root", "user namespace", "uts namespace"},
-		testkit.Ordinary: {"cpu cgroup", "memory cgroup", "own user for each jail", "pids cgroup"},
+			"old root detached", "own device nodes", "own locks and watches", "own user for each jail", "pid namespace", "pids cgroup", "read-only root", "user namespace", "uts namespace"},
+		testkit.Ordinary: {"cpu cgroup", "memory cgroup", "own device nodes", "own user for each jail", "pids cgroup"},
 	}[testkit.Current()]
 	slices.Sort(off)
 	more := slices.ContainsFunc(off, func(x string) bool { return !slices.Contains(want, x) })

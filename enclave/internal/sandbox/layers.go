@@ -92,12 +92,14 @@ func (s *Sandbox) describe(j *Jail, why error, whyUsers string) {
 	for _, name := range []string{"user", "pid", "mount", "network", "ipc", "uts", "cgroup"} {
 		add(name+" namespace", !s.plain, reason)
 	}
-	nested, pivot := j.missing["nested"], j.missing["pivot"]
+	nested, pivot, locks, devices := j.missing["nested"], j.missing["pivot"], j.missing["locks"], s.whyDevices
 	if s.plain {
-		nested, pivot = "no namespaces", "no namespaces"
+		nested, pivot, locks, devices = "no namespaces", "no namespaces", "no namespaces", "no namespaces"
 	}
 	add("read-only root", !s.plain, reason)
 	add("old root detached", pivot == "", pivot)
+	add("own locks and watches", locks == "", locks)
+	add("own device nodes", devices == "", devices)
 	add("no further user namespaces", nested == "", nested)
 	add("own user for each jail", s.users.own(), whyUsers)
 	add("no capabilities", !s.plain || s.users.own() || os.Geteuid() != 0, "without namespaces or another user, the program has the runtime's")

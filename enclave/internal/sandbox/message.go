@@ -31,9 +31,10 @@ type setup struct {
 
 // birth asks a fork server for a jail. Descriptors come along: the keeper's socket, four of the worker, those of cgroups.
 type birth struct {
-	Dir string `json:"dir"` // of a jail without namespaces
-	Map string `json:"map"` // uid_map
-	ID  int64  `json:"id"`  // the worker's user in a jail without namespaces; -1: the runtime's own
+	Dir     string `json:"dir"`     // of a jail without namespaces
+	Devices string `json:"devices"` // where device nodes of its own lie; empty: the machine's
+	Map     string `json:"map"`     // uid_map
+	ID      int64  `json:"id"`      // the worker's user in a jail without namespaces; -1: the runtime's own
 }
 
 // order tells a keeper what to do: furnish (the rest of the fields is for that), freeze or thaw.

@@ -19,7 +19,7 @@ type view struct {
 // newView is the view on the system's programs and libraries, and on the directories of more.
 func newView(more []string) (*view, error) {
 	v := &view{links: map[string]string{}}
-	paths := []string{"/etc/ld.so.cache", "/etc/alternatives"}
+	paths := []string{"/etc/alternatives"}
 	for _, name := range []string{"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
 		info, err := os.Lstat("/" + name)
 		switch {
@@ -40,7 +40,28 @@ func newView(more []string) (*view, error) {
 		paths = append(paths, real, v.through(filepath.Clean(p)))
 	}
 	v.show = outermost(paths)
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	v.show = append(v.show, mountsBelow(string(mountinfo), v.show)...)
 	return v, nil
+}
+
+// mountsBelow are the places below dirs where something is mounted: an overlay shows none of it.
+func mountsBelow(mountinfo string, dirs []string) (places []string) {
+	for line := range strings.Lines(mountinfo) {
+		f := strings.Fields(line)
+		if len(f) < 6 {
+			continue
+		}
+		place := unescape(f[4])
+		if slices.ContainsFunc(dirs, func(d string) bool { return strings.HasPrefix(place, d+"/") }) && !slices.Contains(places, place) {
+			places = append(places, place)
+		}
+	}
+	slices.Sort(places)
+	return places
 }
 
 // through resolves the first element of an absolute path as the new root will: /lib/x is /usr/lib/x where /lib is a link.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -180,4 +181,12 @@ func FuzzMessage(f *testing.F) {
 		}
 		theirs.Close()
 	})
+}
+
+func TestMountsBelow(t *testing.T) {
+	info := "1 0 8:1 / / rw - ext4 x rw\n2 1 8:2 / /usr rw - ext4 x rw\n3 2 8:3 / /usr/local\\040x rw - ext4 x rw\n4 3 8:4 / /usr/local\\040x rw - ext4 x rw\n" +
+		"5 1 8:5 / /usrx/y rw - ext4 x rw\n6 2 8:6 / /usr/a rw - ext4 x rw\nrubbish\n"
+	if got, want := mountsBelow(info, []string{"/usr"}), []string{"/usr/a", "/usr/local x"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }

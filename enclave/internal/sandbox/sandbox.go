@@ -71,11 +71,13 @@ type Sandbox struct {
 	view   *view
 	users  *users
 	groups *cgroups
-	layers []Layer
-	null   *os.File
-	spawn  chan spawnRequest
-	quit   chan struct{} // closed by Close
-	ready  chan *Jail    // built, and waiting for what they are to become
+	// whyDevices says why jails have no device nodes of their own.
+	whyDevices string
+	layers     []Layer
+	null       *os.File
+	spawn      chan spawnRequest
+	quit       chan struct{} // closed by Close
+	ready      chan *Jail    // built, and waiting for what they are to become
 
 	building sync.WaitGroup // builders, and whoever builds a jail
 	renewing sync.Mutex
@@ -99,6 +101,9 @@ func New(cfg Config) (*Sandbox, error) {
 	var whyUsers string
 	s.users, whyUsers = newUsers(uint64(rand.Uint32()))
 	s.groups = currentCgroups()
+	if err := s.mountDevices(); err != nil {
+		s.whyDevices = err.Error()
+	}
 	go spawner(s.spawn, s.quit)
 	if err := s.probe(whyUsers); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -148,6 +153,7 @@ func removeStale(dir string) {
 		return
 	}
 	for _, d := range stale {
+		unmountDevices(d)
 		os.RemoveAll(d)
 	}
 }
@@ -221,5 +227,6 @@ func (s *Sandbox) Close() error {
 	if s.current != nil {
 		s.current.retire()
 	}
+	unmountDevices(s.dir)
 	return errors.Join(append(errs, s.null.Close(), os.RemoveAll(s.dir), os.RemoveAll(s.bare))...)
 }
