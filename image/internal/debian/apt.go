@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cape-functions/cape/image/internal/lock"
@@ -148,9 +149,16 @@ func (a *Apt) Fetch(ctx context.Context, dir string, packages []lock.Package) er
 
 // gone names the packages whose version the lists do not have.
 func (a *Apt) gone(ctx context.Context, packages []lock.Package) []string {
-	var names []string
+	var all, names []string
 	for _, p := range packages {
-		if _, err := a.show(ctx, p.Name, p.Version); err != nil {
+		all = append(all, p.Name+"="+p.Version)
+	}
+	found, err := a.show(ctx, all)
+	if err != nil {
+		return nil // what apt said before tells more
+	}
+	for _, p := range packages {
+		if !slices.ContainsFunc(found, func(f lock.Package) bool { return f.Name == p.Name && f.Version == p.Version }) {
 			names = append(names, p.Name+" "+p.Version)
 		}
 	}
