@@ -14,7 +14,7 @@ LDFLAGS  := -X main.revision=$(REVISION)
 ENCLAVE_LINES := 11000
 STATICCHECK := $(GO) tool -modfile=tools/tools.mod staticcheck
 
-.PHONY: demo build check test test-fast test-race bench vectors fuzz clean
+.PHONY: demo build check test test-fast test-race bench vectors fuzz image image-lock image-test image-twice vm-tools clean
 
 ## build: the five binaries, in bin/
 build:
@@ -62,6 +62,27 @@ bench: build
 ## vectors: writes spec/vectors anew
 vectors:
 	$(GO) run ./tools/vectorgen
+
+## image: the enclave's images, bin/cape-runtime.eif and bin/cape-runtime-dev.eif, with what is in them (image/README.md)
+image:
+	@bash tools/vm-tools.sh || echo "the images are built all the same, but cannot be started here" >&2
+	$(GO) run ./image/cmd/mkimage build
+
+## image-lock: pins the newest packages in image/lock.json and builds from them; LOCKFLAGS=-keep-packages after a change of ours alone
+image-lock:
+	$(GO) run ./image/cmd/mkimage lock $(LOCKFLAGS)
+
+## image-test: builds, boots and attests the production image in QEMU's nitro-enclave machine
+image-test:
+	@bash image/test.sh
+
+## image-twice: everything from nothing, twice, at two paths: the same bytes
+image-twice:
+	@bash image/twice.sh
+
+## vm-tools: installs what starts images here, names what it cannot install; VMFLAGS=--nitro for what image-test needs
+vm-tools:
+	@bash tools/vm-tools.sh $(VMFLAGS)
 
 clean:
 	rm -rf bin build
