@@ -5,6 +5,7 @@ package wire
 const (
 	PortSession     = 5000 // HTTP and WebSocket, as clients speak it
 	PortSessionTLS  = 5001 // the same with TLS that ends in the runtime
+	PortEvidence    = 5002 // until the KEK was inspected: hello and attest of v2, with an empty policy, and no more
 	PortBoot        = 5010 // boot message, birth document
 	PortCredentials = 5011 // AWS credentials of the role
 	PortStore       = 5012 // ciphertext of functions and keys, signed key sets

@@ -47,10 +47,6 @@ func (r *runtime) serve(ctx context.Context) error {
 		return at("sandbox", err)
 	}
 	defer host.Close()
-	policy, err := r.firstPolicy(ctx, keys)
-	if err != nil {
-		return at("inspect", err)
-	}
 	key := <-signing
 	if key.err != nil {
 		return at("signing-key", key.err)
@@ -64,6 +60,10 @@ func (r *runtime) serve(ctx context.Context) error {
 		return at("server", err)
 	}
 	defer stored.Close()
+	policy, err := r.firstPolicy(ctx, keys, srv)
+	if err != nil {
+		return at("inspect", err)
+	}
 	_ = front.open(ctx) // tried again, and told to the log, while serving
 	l, err := r.parts.Network.Listen(wire.PortSession)
 	if err != nil {
@@ -120,9 +120,22 @@ func (r *runtime) inspect(ctx context.Context, keys *keyring.Keyring) ([]byte, e
 }
 
 // firstPolicy waits for a KMS that cannot be reached yet, but not for one that refuses.
-func (r *runtime) firstPolicy(ctx context.Context, keys *keyring.Keyring) ([]byte, error) {
+// Meanwhile anybody may see what has booted.
+func (r *runtime) firstPolicy(ctx context.Context, keys *keyring.Keyring, srv *session.Server) ([]byte, error) {
+	l, err := r.parts.Network.Listen(wire.PortEvidence)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, firstInspection)
-	defer cancel()
+	vouched := make(chan struct{})
+	go func() {
+		defer close(vouched)
+		srv.Vouch(ctx, l)
+	}()
+	defer func() {
+		cancel()
+		<-vouched
+	}()
 	for {
 		policy, err := r.inspect(ctx, keys)
 		if err == nil || refused(err) {

@@ -20,6 +20,7 @@ const (
 	routeTest    = "test"
 	routeKey     = "key"
 	routeUserKey = "user-key"
+	routeVouch   = "evidence"
 )
 
 // visit is one request while it is served.

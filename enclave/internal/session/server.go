@@ -177,8 +177,18 @@ func (s *Server) ServeTLS(ctx context.Context, l net.Listener, cfg *tls.Config) 
 // listen serves the routes. Listeners are limited to twice the sessions: about as many are
 // being told that there is no room.
 func (s *Server) listen(ctx context.Context, l net.Listener) error {
+	srv := s.http(s.routes)
+	stop := context.AfterFunc(ctx, func() {
+		s.Suspend()
+		srv.Close()
+	})
+	defer stop()
+	return srv.Serve(l)
+}
+
+func (s *Server) http(h http.Handler) *http.Server {
 	srv := &http.Server{
-		Handler:           s.routes,
+		Handler:           h,
 		ReadHeaderTimeout: s.cfg.Timeouts.Handshake,
 		ReadTimeout:       s.cfg.Timeouts.Stall,
 		WriteTimeout:      2 * wire.LinkCall,
@@ -186,12 +196,7 @@ func (s *Server) listen(ctx context.Context, l net.Listener) error {
 		ErrorLog:          log.New(io.Discard, "", 0), // its lines hold what clients sent
 	}
 	srv.SetKeepAlivesEnabled(false) // one request a connection: the host pipes them through
-	stop := context.AfterFunc(ctx, func() {
-		s.Suspend()
-		srv.Close()
-	})
-	defer stop()
-	return srv.Serve(l)
+	return srv
 }
 
 // limited closes connections beyond a number at once, so that they cannot use up descriptors.

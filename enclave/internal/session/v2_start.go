@@ -108,21 +108,26 @@ func (s *Server) evidence(policy []byte, r *http.Request) evidence {
 // skew is how far this machine's clock is ahead of the security module's.
 func (s *Server) skew() int64 { return time.Since(s.cfg.Now()).Milliseconds() }
 
-// open attests and opens the one open frame of a connection.
-func (s *Server) open(c *channel, r *seal.Responder, e evidence) (*seal.Opened, *seal.Channel, error) {
+// attest answers a hello.
+func (s *Server) attest(c *channel, r *seal.Responder, e evidence) error {
 	claim, err := r.Claim(s.cfg.Config, e.policy, e.tls)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	doc, err := s.cfg.NSM.Attest(nsm.Request{Nonce: r.Nonce(), UserData: claim, PublicKey: s.receiptDER})
 	if err != nil {
-		return nil, nil, fmt.Errorf("attesting: %w", err)
+		return fmt.Errorf("attesting: %w", err)
 	}
 	message, err := r.Attest(wire.Attest{Document: doc, Config: s.cfg.Config, Policy: e.policy, Birth: s.cfg.Birth, SkewMS: s.skew()})
 	if err != nil {
-		return nil, nil, fmt.Errorf("attesting: %w", err)
+		return fmt.Errorf("attesting: %w", err)
 	}
-	if err := c.write(websocket.MessageBinary, message); err != nil {
+	return c.write(websocket.MessageBinary, message)
+}
+
+// open attests and opens the one open frame of a connection.
+func (s *Server) open(c *channel, r *seal.Responder, e evidence) (*seal.Opened, *seal.Channel, error) {
+	if err := s.attest(c, r, e); err != nil {
 		return nil, nil, err
 	}
 	c.watch.expect(s.cfg.Timeouts.Handshake)
