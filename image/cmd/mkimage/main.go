@@ -40,6 +40,7 @@ func run(ctx context.Context, args []string) error {
 	cache := flags.String("cache", os.Getenv("CAPE_IMAGE_CACHE"), "folder for packages and kernels (default: cape below $XDG_CACHE_HOME or ~/.cache)")
 	mirror := flags.String("mirror", environment("CAPE_DEBIAN_MIRROR", "http://deb.debian.org/debian"), "Debian's mirror")
 	security := flags.String("security", environment("CAPE_DEBIAN_SECURITY", "http://deb.debian.org/debian-security"), "mirror of Debian's security updates")
+	revision := flags.String("revision", "", "what the images say they are built from (default: git's commit)")
 	keep := flags.Bool("keep-packages", false, "lock: keep the packages that are pinned, note digests anew")
 	if len(args) == 0 || args[0] != "build" && args[0] != "lock" {
 		fmt.Fprint(os.Stderr, usage)
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("%q is too much", flags.Args())
 	}
-	o := assembly.Options{Root: *root, Out: *out, Cache: *cache, Mirror: *mirror, Security: *security, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	o := assembly.Options{Root: *root, Out: *out, Cache: *cache, Mirror: *mirror, Security: *security, Revision: *revision, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	if o.Cache == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cape-functions/cape/image/internal/debian"
 	"github.com/cape-functions/cape/image/internal/kernel"
@@ -38,6 +39,7 @@ type Options struct {
 	Out              string // folder of the images
 	Cache            string // packages and kernels
 	Mirror, Security string // addresses of Debian's mirror
+	Revision         string // empty: git's
 	Log              *slog.Logger
 }
 
@@ -191,7 +193,7 @@ func Renew(ctx context.Context, o Options, goVersion string, now Clock, keep boo
 	} else if err := w.pin(ctx); err != nil {
 		return err
 	}
-	w.lock.Go, w.lock.Renewed = goVersion, now().UTC()
+	w.lock.Go, w.lock.Renewed = goVersion, now().UTC().Truncate(24*time.Hour)
 	if _, w.lock.Kernel, err = w.kernel(ctx); err != nil {
 		return err
 	}

@@ -84,6 +84,9 @@ func (w *work) compile(ctx context.Context, i *image) error {
 
 // revision is the commit that the images are built from.
 func (w *work) revision(ctx context.Context) string {
+	if w.Revision != "" {
+		return w.Revision
+	}
 	out, err := exec.CommandContext(ctx, "git", "-C", w.Root, "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
 		return "unknown"
