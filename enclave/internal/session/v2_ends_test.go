@@ -257,3 +257,36 @@ func TestV2ClientsThatDoNotRead(t *testing.T) {
 	waitFor(t, func() bool { return f.functions.running.Load() == 1 })
 	waitFor(t, func() bool { return f.functions.running.Load() == 0 })
 }
+
+// TestV2PrintsBetweenInputsBelongToNeither, and those of the next input still arrive.
+func TestV2PrintsBetweenInputsBelongToNeither(t *testing.T) {
+	f := setup(t)
+	id, checksum := f.echoV2()
+	running := make(chan *process, 2)
+	f.functions.handle = func(_ context.Context, p *process, in []byte) ([]byte, error) {
+		running <- p
+		_, err := p.stdout.Write(in)
+		return in, err
+	}
+	p, _ := f.accepted("/v1/run/"+id, opening("alice", f.alice))
+	p.input(1, []byte("x"))
+	p.result(1, []byte("x"), checksum)
+	if _, err := (<-running).stdout.Write([]byte("from a thread")); err != nil {
+		t.Errorf("writing: %v", err) // an error would end the log for good
+	}
+	p.input(2, []byte("y"))
+	if l, ok := p.next().(*wire.Log); !ok || l.ID != 2 || string(l.Data) != "y" {
+		t.Errorf("got %+v", l)
+	}
+	p.result(2, []byte("y"), checksum)
+}
+
+func TestV2OutputsBeyondTheLimitAreRefused(t *testing.T) {
+	f := setup(t)
+	id, _ := f.echoV2()
+	f.functions.handle = func(context.Context, *process, []byte) ([]byte, error) { return make([]byte, 2<<20+1), nil }
+	p, _ := f.accepted("/v1/run/"+id, opening("bob", nil))
+	p.input(1, nil)
+	p.refused(1, wire.CodeTooLarge)
+	p.closed()
+}
