@@ -181,10 +181,10 @@ func TestV2LogsGoToTheOwnerAlone(t *testing.T) {
 }
 
 func TestV2IdleSessionsAreClosed(t *testing.T) {
-	f := setup(t, func(c *session.Config) { c.Timeouts.Idle = 60 * time.Millisecond })
+	f := setup(t, func(c *session.Config) { c.Timeouts.Idle = 400 * time.Millisecond })
 	id, checksum := f.echoV2()
 	f.functions.handle = func(_ context.Context, _ *process, in []byte) ([]byte, error) {
-		time.Sleep(200 * time.Millisecond) // a handler at work is not idle
+		time.Sleep(900 * time.Millisecond) // a handler at work is not idle
 		return in, nil
 	}
 	p, _ := f.accepted("/v1/run/"+id, opening("bob", nil))
@@ -202,10 +202,11 @@ func TestV2IdleSessionsAreClosed(t *testing.T) {
 }
 
 func TestV2SlowHandshakesAreCutOff(t *testing.T) {
-	f := setup(t, func(c *session.Config) { c.Timeouts.Handshake = 50 * time.Millisecond })
-	(&peer{t: t, ws: f.socket("/v1/key")}).closed()
-	_, p := f.connect("/v1/key")
-	p.closed()
+	f := setup(t, func(c *session.Config) { c.Timeouts.Handshake = time.Second })
+	silent := &peer{t: t, ws: f.socket("/v1/key")}
+	_, halfway := f.connect("/v1/key") // hello, and then no open
+	silent.closed()
+	halfway.closed()
 }
 
 func TestV2MemoryOfAllSessionsIsBounded(t *testing.T) {
