@@ -47,6 +47,11 @@ func TestV2BrokenRules(t *testing.T) {
 		{"malformed", func(p *peer) { p.record([]byte{byte(wire.RecordBegin), 0xa0}) }, wire.CodeInvalidRequest},
 		{"empty data", func(p *peer) { p.send(begin(1)); p.record(wire.AppendDataHead(nil, 1)) }, wire.CodeInvalidRequest},
 		{"text frame", func(p *peer) { _ = p.ws.Write(p.t.Context(), websocket.MessageText, []byte("x")) }, wire.CodeInvalidRequest},
+		{"record in a text frame", func(p *peer) {
+			first, second := p.sealed(begin(1)), p.sealed(&wire.End{ID: 1})
+			_ = p.ws.Write(p.t.Context(), websocket.MessageText, first)
+			_ = p.ws.Write(p.t.Context(), websocket.MessageBinary, second)
+		}, wire.CodeInvalidRequest},
 		{"frame too large", func(p *peer) { _ = p.ws.Write(p.t.Context(), websocket.MessageBinary, make([]byte, wire.MaxFrame+1)) }, wire.CodeTooLarge},
 		{"garbage", func(p *peer) { p.frame(bytes.Repeat([]byte("x"), 40)) }, wire.CodeInvalidRequest},
 		{"too short", func(p *peer) { p.frame([]byte("x")) }, wire.CodeInvalidRequest},
