@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -47,15 +48,16 @@ func (t *tap) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, bufio.NewReadWriter(rw.Reader, bufio.NewWriter(t.corked)), nil
 }
 
-// corked holds writes back while cork is set, so that several frames leave in one.
+// corked holds writes back while cork is set, so that several frames leave in one. Pongs are
+// written by whoever reads, so cork is atomic; the WebSocket writes one frame at a time.
 type corked struct {
 	conn net.Conn
-	cork bool
+	cork atomic.Bool
 	held []byte
 }
 
 func (c *corked) Write(p []byte) (int, error) {
-	if c.cork {
+	if c.cork.Load() {
 		c.held = append(c.held, p...)
 		return len(p), nil
 	}

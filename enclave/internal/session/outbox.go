@@ -44,7 +44,7 @@ func (o *outbox) flush(data []byte, messages ...wire.Message) error {
 func (o *outbox) seal(data []byte, messages []wire.Message) error {
 	if len(data) > 0 {
 		// Copying a large record only to save a write is no gain.
-		o.c.corked.cork = len(data) < smallBuffer && len(messages) > 0
+		o.c.corked.cork.Store(len(data) < smallBuffer && len(messages) > 0)
 		if err := o.write(data); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (o *outbox) seal(data []byte, messages []wire.Message) error {
 			return fmt.Errorf("encoding record: %w", err)
 		}
 		o.buf = record
-		o.c.corked.cork = i < len(messages)-1
+		o.c.corked.cork.Store(i < len(messages)-1)
 		if err := o.write(record); err != nil {
 			return err
 		}

@@ -291,3 +291,27 @@ func TestV2OutputsBeyondTheLimitAreRefused(t *testing.T) {
 	p.refused(1, wire.CodeTooLarge)
 	p.closed()
 }
+
+// TestV2Pings are answered in between, whatever is being sent.
+func TestV2Pings(t *testing.T) {
+	f := setup(t)
+	id, checksum := f.echoV2()
+	p, _ := f.accepted("/v1/run/"+id, opening("bob", nil))
+	ctx, cancel := context.WithCancel(t.Context())
+	pinged := make(chan error, 1)
+	go func() {
+		var err error
+		for ctx.Err() == nil && err == nil {
+			err = p.ws.Ping(ctx)
+		}
+		pinged <- err
+	}()
+	for i := uint64(1); i <= 50; i++ {
+		p.input(i, []byte("x"))
+		p.result(i, []byte("x"), checksum)
+	}
+	cancel()
+	if err := <-pinged; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("pinging: %v", err)
+	}
+}
