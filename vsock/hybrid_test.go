@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -102,4 +103,32 @@ func TestHybridListen(t *testing.T) {
 		c.Close()
 		l.Close()
 	}
+}
+
+// Await goes on until somebody listens, and no longer than its context.
+func TestAwait(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "v")
+	n := vsock.Unix(filepath.Dir(path), true)
+	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Millisecond)
+	defer cancel()
+	if _, err := vsock.Await(ctx, n, 1); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("nobody there: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(filepath.Dir(path), "host"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		time.Sleep(100 * time.Millisecond)
+		l, err := vsock.Unix(filepath.Dir(path), false).Listen(1)
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+	}()
+	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c, err := vsock.Await(ctx, n, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // Well-known context identifiers (vsock(7)).
@@ -72,4 +73,23 @@ func (n unixNetwork) Listen(port uint32) (net.Listener, error) {
 		return nil, fmt.Errorf("listening on vsock port %d: %w", port, err)
 	}
 	return l, nil
+}
+
+// awaitRetry is how long Await waits between tries.
+const awaitRetry = 50 * time.Millisecond
+
+// Await dials until something answers or ctx ends: the other side of a machine that
+// just booted may not be there yet, and the kernel gives up on it after two seconds.
+func Await(ctx context.Context, n Network, port uint32) (net.Conn, error) {
+	for {
+		conn, err := n.Dial(ctx, port)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-time.After(awaitRetry):
+		}
+	}
 }

@@ -85,7 +85,7 @@ func run() error {
 	groups := []struct {
 		name string
 		run  func() error
-	}{{"attestation", b.attestation}, {"warm", b.warm}, {"whole run", b.wholeRun}, {"image", b.image}, {"encrypt", b.encrypt}, {"deploy", b.deploy}, {"stream", b.stream}, {"idle", b.idle}}
+	}{{"attestation", b.attestation}, {"warm", b.warm}, {"whole run", b.wholeRun}, {"image", b.image}, {"machine", b.machine}, {"encrypt", b.encrypt}, {"deploy", b.deploy}, {"stream", b.stream}, {"idle", b.idle}}
 	for _, g := range groups {
 		if !strings.Contains(g.name, *only) {
 			continue

@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -115,8 +116,13 @@ func mountScratch(dir string) error {
 	return nil
 }
 
+// nsmWithin is how long the launcher may take to answer.
+const nsmWithin = 30 * time.Second
+
 func dial(ctx context.Context, n vsock.Network) (nsm.Transport, error) {
-	conn, err := n.Dial(ctx, wire.PortDevNSM)
+	ctx, cancel := context.WithTimeout(ctx, nsmWithin)
+	defer cancel()
+	conn, err := vsock.Await(ctx, n, wire.PortDevNSM)
 	if err != nil {
 		return nil, err
 	}

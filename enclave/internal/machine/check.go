@@ -78,16 +78,16 @@ func checkMemory(text string) error {
 }
 
 // heartbeat tells the parent of a Nitro enclave that it is up.
-func heartbeat(n vsock.Network) error {
-	ctx, cancel := context.WithTimeout(context.Background(), heartbeatWithin)
+func heartbeat(n vsock.Network, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	conn, err := n.Dial(ctx, wire.PortHeartbeat)
+	conn, err := vsock.Await(ctx, n, wire.PortHeartbeat)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrHeartbeat, err)
 	}
 	defer conn.Close()
 	answer := []byte{lifeSign}
-	if err := conn.SetDeadline(time.Now().Add(heartbeatWithin)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return fmt.Errorf("%w: %w", ErrHeartbeat, err)
 	}
 	if _, err := conn.Write(answer); err != nil {

@@ -102,7 +102,7 @@ func prepare(cfg Config) (stage string, err error) {
 		return "entropy", err
 	}
 	if cfg.Heartbeat != nil {
-		if err := heartbeat(cfg.Heartbeat); err != nil {
+		if err := heartbeat(cfg.Heartbeat, heartbeatWithin); err != nil {
 			return "heartbeat", err
 		}
 	}

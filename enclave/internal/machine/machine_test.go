@@ -150,7 +150,7 @@ func TestHeartbeat(t *testing.T) {
 					tt.answer(c, b[0])
 				}
 			}()
-			if err := heartbeat(vsock.Unix(dir, true)); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrHeartbeat) {
+			if err := heartbeat(vsock.Unix(dir, true), time.Second); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrHeartbeat) {
 				t.Errorf("got %v", err)
 			}
 			if b := <-got; b != 0xB7 {
@@ -158,7 +158,7 @@ func TestHeartbeat(t *testing.T) {
 			}
 		})
 	}
-	if err := heartbeat(vsock.Unix(t.TempDir(), true)); !errors.Is(err, ErrHeartbeat) {
+	if err := heartbeat(vsock.Unix(t.TempDir(), true), 100*time.Millisecond); !errors.Is(err, ErrHeartbeat) {
 		t.Errorf("nobody there: %v", err)
 	}
 }

@@ -112,6 +112,7 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 	if err := l.prepare(ctx, e, spec); err != nil {
 		return nil, errors.Join(err, e.cleanUp())
 	}
+	l.cfg.Log.Info("a virtual machine starts", "accel", e.accel, "memory_mib", l.cfg.Memory, "cpus", l.cfg.CPUs)
 	if err := e.start(l.command(e)); err != nil {
 		return nil, errors.Join(err, e.cleanUp())
 	}
