@@ -49,7 +49,7 @@ func (c *Client) openSealed(ctx context.Context, d demand, path ...string) (*v2.
 			attested, err := judge(ctx, a)
 			took = c.now().Sub(begin)
 			return attested, err
-		}, opening, v2.Options{MaxOutput: c.output, Log: c.log})
+		}, opening, v2.Options{MaxOutput: c.output, Log: c.log, Verifier: c.verifier})
 		if err != nil {
 			return nil, attestation(err)
 		}

@@ -2,6 +2,7 @@ package hostilehost
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cape-functions/cape/client"
 )
 
 // mischief is what a host does to the frame it has in hand; held are frames
@@ -85,7 +88,18 @@ func swapped(direction string, at int) func(string, int, []byte) [][]byte {
 	}
 }
 
-// TestMischief drives the real runtime through a network that does one thing
+// honest runs a function with the real client.
+func (o *operator) honest(p person, url, id string, input []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(o.t.Context(), time.Minute)
+	defer cancel()
+	result, err := o.sdk(p, url).Run(ctx, client.Function{Name: id}, input)
+	if err != nil {
+		return nil, err
+	}
+	return result.Output, nil
+}
+
+// TestMischief drives the real runtime, and the real client, through a network that does one thing
 // wrong: the caller gets an error or the right answer, soon, and the enclave
 // goes on to serve others.
 func TestMischief(t *testing.T) {
@@ -106,6 +120,9 @@ func TestMischief(t *testing.T) {
 		// up when it has waited long enough, and the enclave after its idle time.
 		silent := strings.Contains(what, "drops") || strings.Contains(what, "swaps")
 		wrong, err := within(t, what, silent, func() ([]byte, error) {
+			if i%2 == 1 {
+				return o.honest(alice, wire.URL, id, input)
+			}
 			c, err := connect(t, wire.URL, "/v1/run/"+id, o.believed, opening(alice.token, alice.key))
 			if err != nil {
 				return nil, err

@@ -48,6 +48,7 @@ func Open(ctx context.Context, socket *link.Socket, route string, judge Judge, o
 	if err != nil {
 		return nil, err
 	}
+	caller.Verifier = o.Verifier
 	message, err := greet(ctx, socket, caller.Hello())
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/cape-functions/cape/client/internal/link"
+	"github.com/cape-functions/cape/core/attest/chain"
 	"github.com/cape-functions/cape/core/flow"
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
@@ -21,6 +22,8 @@ type Options struct {
 	// Log is told what handlers print, if the enclave sends it; nil: nobody looks. It is
 	// called from the goroutine that awaits the result.
 	Log func(stream string, data []byte)
+	// Verifier remembers the certificates of birth documents; nil remembers nothing.
+	Verifier *chain.Verifier
 }
 
 // Session is an open session. It is safe for concurrent use: ids are sent whole one after
