@@ -30,6 +30,7 @@ type enclave struct {
 	net      vsock.Network
 
 	once    sync.Once
+	ready   chan struct{} // closed when it has served
 	closing chan struct{} // closed by Close
 	done    chan struct{}
 	err     error // set before done is closed
@@ -113,7 +114,7 @@ func (e *enclave) observe(ctx context.Context, oneshot bool) error {
 	tick := time.NewTicker(e.launcher.cfg.Poll)
 	defer tick.Stop()
 	blind, silent := 0, 0
-	for answered := false; ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -135,15 +136,25 @@ func (e *enclave) observe(ctx context.Context, oneshot bool) error {
 		if oneshot {
 			continue
 		}
-		// Before it answered once it is booting, and Launch watches over that.
 		if e.answers(ctx) {
-			answered, silent = true, 0
-		} else if answered && ctx.Err() == nil {
+			silent = 0
+		} else if e.served() && ctx.Err() == nil {
 			silent++
 		}
 		if silent >= silences {
 			return fmt.Errorf("%w: %d times in a row nobody took a connection", ErrSilent, silent)
 		}
+	}
+}
+
+// served tells whether it has ever answered: until then it is booting, and Launch
+// watches over that.
+func (e *enclave) served() bool {
+	select {
+	case <-e.ready:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -164,6 +175,7 @@ func (e *enclave) waitReady(ctx context.Context) error {
 	defer cancel()
 	for {
 		if e.answers(ctx) {
+			close(e.ready)
 			return nil
 		}
 		select {

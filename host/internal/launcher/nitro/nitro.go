@@ -191,7 +191,7 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 	if err != nil {
 		return nil, err
 	}
-	e := &enclave{launcher: l, name: name, cid: cid, member: member, net: l.cfg.Network(cid), done: make(chan struct{}), closing: make(chan struct{})}
+	e := &enclave{launcher: l, name: name, cid: cid, member: member, net: l.cfg.Network(cid), done: make(chan struct{}), ready: make(chan struct{}), closing: make(chan struct{})}
 	if err := e.run(ctx); err != nil {
 		// nitro-cli may have been cut short after the enclave was made.
 		cleanup := l.terminate(context.WithoutCancel(ctx), "--enclave-name", name)

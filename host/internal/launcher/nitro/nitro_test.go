@@ -148,7 +148,7 @@ func ended(t *testing.T, e launcher.Enclave) error {
 	select {
 	case <-e.Done():
 		return e.Err()
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("its end was not noticed")
 		return nil
 	}
@@ -238,10 +238,6 @@ func TestASilentEnclaveIsEnded(t *testing.T) {
 	deaf := make(chan struct{})
 	w.cfg.Network = func(uint32) vsock.Network { return switched{inside{true}, deaf} }
 	e := w.launch(launcher.Spec{})
-	for range 3 { // it must have been heard by the watch as well
-		time.Sleep(w.cfg.Poll)
-	}
-	time.Sleep(300 * time.Millisecond)
 	close(deaf)
 	if err := ended(t, e); !errors.Is(err, nitro.ErrSilent) {
 		t.Errorf("%v", err)
