@@ -28,6 +28,7 @@ type opener struct {
 	name     string // of the function; empty: it is not stored
 	checksum [32]byte
 	byOwner  bool // the caller is the owner
+	old      bool // the session is one of version 1
 	named    bool // the account's key opens for every caller what names this function
 }
 
@@ -134,13 +135,17 @@ func (o *opener) allow(to envelope.To) error {
 }
 
 // seal encrypts to the function's owner: for itself alone under an account's key, in the old
-// form where there is none.
+// form where there is none and in sessions of version 1, which can open no other.
 func (o *opener) seal(ctx context.Context, plain []byte) ([]byte, error) {
-	k, err := o.key(ctx, o.holder)
+	h := o.holder
+	if o.old {
+		h = vault.LegacyUser(o.legacy)
+	}
+	k, err := o.key(ctx, h)
 	if err != nil {
 		return nil, err
 	}
-	if o.holder.Legacy() {
+	if h.Legacy() {
 		return envelope.SealOld(&k.Private.PublicKey, plain, false)
 	}
 	to := envelope.ForFunction(o.checksum)

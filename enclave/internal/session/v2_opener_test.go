@@ -200,3 +200,27 @@ func TestV2CapeEncryptInsideTheFunction(t *testing.T) {
 		}
 	}
 }
+
+// TestV1CapeEncryptInsideTheFunction: under version 1 a signed function of an account seals
+// and opens with the legacy key: published clients go on working on functions of either.
+func TestV1CapeEncryptInsideTheFunction(t *testing.T) {
+	f := setup(t)
+	zip := zipOf(t, "e/app.py", "x")
+	m := f.manifest("echo", zip)
+	m.Access = wire.AccessPublic
+	id := f.deployV2(m, zip)
+	f.accountKey()
+	f.functions.handle = func(ctx context.Context, p *process, in []byte) ([]byte, error) {
+		sealed, err := p.rpc(ctx, "CapeEncryptRPC.Encrypt", in)
+		if err == nil && envelope.Detect(sealed) != envelope.Old {
+			t.Errorf("encrypted as %.20q", sealed)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return p.rpc(ctx, "CapeEncryptRPC.Decrypt", sealed)
+	}
+	c := f.enter("/v1/run/"+id, "bob")
+	c.seal([]byte("x"))
+	c.result([]byte("x"))
+}
