@@ -72,6 +72,15 @@ func TestLiesAboutAccounts(t *testing.T) {
 			m.Head.Manifest, m.Head.Sig, m.Head.Key = encode(t, p), nil, nil
 			m.Head.ID = wire.FunctionID(m.Head.Manifest)
 		}, vault.ErrWrapped},
+		{"access by grant without an account", func(t *testing.T, m *testkit.Stored) {
+			p := manifest(nil, alice(), "echo")
+			p.Access = wire.AccessGrant
+			raw, err := wire.Marshal(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.Head.Manifest, m.Head.Sig, m.Head.Key, m.Head.ID = raw, nil, nil, wire.FunctionID(raw)
+		}, vault.ErrManifest},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
