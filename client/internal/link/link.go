@@ -67,6 +67,14 @@ func (s *Socket) Cork() { s.cork.Cork() }
 // Uncork sends what was held back.
 func (s *Socket) Uncork() error { return s.cork.Uncork() }
 
+// CloseNow ends the connection at once, also when a Close waits for the other side.
+func (s *Socket) CloseNow() error {
+	if s.cork != nil {
+		_ = s.cork.Close() // what the library then finds is that it is closed
+	}
+	return s.Conn.CloseNow()
+}
+
 // DialToken opens a WebSocket on the path made of the segments, with the token beside the
 // subprotocol, as v1 has it, and follows one redirect.
 func (l *Link) DialToken(ctx context.Context, subprotocol string, segments ...string) (*Socket, error) {

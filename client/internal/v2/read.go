@@ -2,6 +2,7 @@ package v2
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ func (s *Session) read(in *seal.Opener) {
 
 // frame reads one frame into room, or into a big buffer if it does not fit.
 func (s *Session) frame(room *buffer) (*buffer, error) {
-	kind, r, err := s.socket.Reader(s.ctx)
+	kind, r, err := s.socket.Reader(context.Background()) // as writeFrame
 	if err != nil {
 		return nil, link.Classify(s.ctx, err)
 	}

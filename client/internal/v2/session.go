@@ -180,7 +180,9 @@ func (s *Session) writeFrame(frame []byte) error {
 	if alone {
 		s.socket.Cork()
 	}
-	err := s.socket.Write(s.ctx, websocket.MessageBinary, frame)
+	// fail ends what is under way by closing the connection: a context would cost more
+	// than the call.
+	err := s.socket.Write(context.Background(), websocket.MessageBinary, frame)
 	if alone {
 		if end := s.socket.Uncork(); err == nil {
 			err = end
