@@ -24,7 +24,7 @@ func TestOtherWorlds(t *testing.T) {
 }
 
 // newHost starts a host on this machine's Python, with whatever layers there are.
-func newHost(t *testing.T) *Host {
+func newHost(t testing.TB) *Host {
 	t.Helper()
 	scratch := t.TempDir()
 	h, err := New(Config{Python: "python3", Scratch: scratch, Trees: os.TempDir(), AllowDegraded: true})
@@ -40,7 +40,7 @@ func newHost(t *testing.T) *Host {
 }
 
 // tree writes a function as intake unpacks it.
-func tree(t *testing.T, files map[string]string) string {
+func tree(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {

@@ -48,7 +48,7 @@ func (s *spares) ready() (n int) {
 	return n
 }
 
-func eventually(t *testing.T, name string, what func() bool) {
+func eventually(t testing.TB, name string, what func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !what(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
