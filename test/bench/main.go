@@ -35,7 +35,8 @@ type bench struct {
 	bin  string
 	venv string
 	tmp  string
-	size int64 // bytes of the large rows
+	size int64  // bytes of the large rows
+	load string // folder with numpy and scikit-learn
 	rows []row
 }
 
@@ -73,6 +74,7 @@ func run() error {
 	picture := flag.String("svg", "", "file for the plot")
 	only := flag.String("only", "", "measure the rows whose group has this in its name")
 	size := flag.Int64("size", 500_000_000, "bytes of the function in the deploy row; the encrypt row takes twice as much")
+	load := flag.String("heavy", "", "folder with numpy and scikit-learn, as pip install --target leaves it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -81,11 +83,11 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	b := &bench{ctx: ctx, bin: *bin, venv: *venv, tmp: tmp, size: *size}
+	b := &bench{ctx: ctx, bin: *bin, venv: *venv, tmp: tmp, size: *size, load: *load}
 	groups := []struct {
 		name string
 		run  func() error
-	}{{"attestation", b.attestation}, {"warm", b.warm}, {"whole run", b.wholeRun}, {"image", b.image}, {"machine", b.machine}, {"encrypt", b.encrypt}, {"deploy", b.deploy}, {"stream", b.stream}, {"idle", b.idle}}
+	}{{"attestation", b.attestation}, {"warm", b.warm}, {"whole run", b.wholeRun}, {"jail", b.jail}, {"heavy import", b.heavy}, {"image", b.image}, {"machine", b.machine}, {"encrypt", b.encrypt}, {"deploy", b.deploy}, {"stream", b.stream}, {"idle", b.idle}}
 	for _, g := range groups {
 		if !strings.Contains(g.name, *only) {
 			continue

@@ -166,7 +166,7 @@ func (b *bench) wholeRun() error {
 	if err != nil {
 		return err
 	}
-	b.add("whole run, echo", "ms", "<= 0.1", "peer: bwrap --unshare-all python3; the fork server is an issue of its own", ms(ours), ms(theirs))
+	b.add("whole run, echo", "ms", "<= 0.1", "peer: bwrap --unshare-all python3", ms(ours), ms(theirs))
 	return nil
 }
 

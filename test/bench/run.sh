@@ -16,6 +16,10 @@ command -v age >/dev/null || missing+=(age)
 if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+heavy=$cache/bench-heavy
+if ! [ -d "$heavy/sklearn" ]; then
+  "${PYTHON:-python3}" -m pip install -q --target "$heavy" numpy scikit-learn && chmod -R a+rX "$heavy"
+fi
 mkdir -p build
 go build -o build/bench ./test/bench
-exec build/bench --venv "$venv" --json build/bench.json --svg build/bench.svg "$@"
+exec build/bench --venv "$venv" --heavy "$heavy" --json build/bench.json --svg build/bench.svg "$@"

@@ -177,13 +177,19 @@ func (j *Jail) inspectNamespaces() error {
 			return differs("its %s namespace is the fork server's", kind)
 		}
 		for other := range s.jails {
-			if other != j && other.seen[kind] == theirs[kind] {
+			if other != j && other.seen[kind] == theirs[kind] && other.has(kind) {
 				return differs("its %s namespace is another jail's", kind)
 			}
 		}
 	}
 	j.seen = theirs
 	return j.mounts()
+}
+
+// has says whether the worker still has the namespace that it was seen in: the kernel uses names of those that are gone again.
+func (j *Jail) has(kind string) bool {
+	now, err := readNamespaces(j.worker.path(""))
+	return err == nil && now[kind] == j.seen[kind]
 }
 
 // inspectMounts looks again when the function is in its place; name is its folder's.
