@@ -66,6 +66,7 @@ func manifests(s *set, _ *keyring) {
 	refuse("no-issuer", "An owner without issuer.", m.with("owner", owner.with("iss", "")))
 	refuse("no-subject", "An owner without subject.", m.with("owner", owner.with("sub", "")))
 	refuse("owner-with-more", "An unknown key in the owner.", m.with("owner", owner.with("name", "alice")))
+	refuse("long-issuer", "An issuer of 513 bytes.", m.with("owner", owner.with("iss", strings.Repeat("i", 513))))
 	refuse("long-subject", "A subject of 513 bytes.", m.with("owner", owner.with("sub", strings.Repeat("s", 513))))
 	refuse("short-account", "An account of 31 bytes.", m.with("acct", bytesOf("acct", 31)))
 	refuse("empty-account", "An account of no bytes is not null.", m.with("acct", []byte{}))
