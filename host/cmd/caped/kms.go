@@ -71,8 +71,18 @@ the local KMS there. caped dev does that by itself at its first start.`,
 // initDevelopment makes the key of a `caped dev` that does not run.
 func initDevelopment(cmd *cobra.Command, w *settings.Worker, dataDir string) (string, error) {
 	f := devFlags{dataDir: dataDir, enclave: "process", python: w.Development.Python, runtime: w.Development.Runtime, logFormat: w.Format, verbose: w.Verbose}
-	if cmd.Flags().Changed("enclave") {
+	changed := cmd.Flags().Changed
+	if changed("enclave") {
 		f.enclave = w.Enclave.Kind
+	}
+	if changed("image") {
+		f.image = w.Enclave.Image
+	}
+	if changed("memory") {
+		f.memory = w.Enclave.Memory
+	}
+	if changed("cpus") {
+		f.cpus = w.Enclave.CPUs
 	}
 	opts, err := f.options(cmd.ErrOrStderr())
 	if err != nil {
