@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 // TestOtherWorlds runs the rest as other users and in other namespaces.
 func TestOtherWorlds(t *testing.T) {
 	for _, w := range []testkit.World{testkit.Ordinary, testkit.Nested, testkit.Bare} {
-		t.Run(string(w), func(t *testing.T) { testkit.Again(t, w, "^Test(Invoke|Check|RPC|Printed|Limits)") })
+		t.Run(string(w), func(t *testing.T) { testkit.Again(t, w, "^Test(Invoke|Check|RPC|Printed|Limits|Spares)") })
 	}
 }
 
