@@ -19,7 +19,10 @@ import (
 	"github.com/coder/websocket"
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/client/trust"
 	"github.com/cape-functions/cape/core/attest"
+	"github.com/cape-functions/cape/core/attest/chain"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/attest/policy"
 	"github.com/cape-functions/cape/core/attest/testkit"
@@ -31,7 +34,8 @@ import (
 const (
 	// bootWithin bounds everything from power on to the document, on a busy machine without KVM.
 	bootWithin = 3 * time.Minute
-	route      = "/v1/run/23456789ABCDEFGHJKLMNP"
+	function   = "23456789ABCDEFGHJKLMNP"
+	route      = "/v1/run/" + function
 )
 
 // configuration is one that the runtime takes. There is no such key: the runtime cannot inspect it, and serves nothing.
@@ -188,6 +192,7 @@ func TestProductionImage(t *testing.T) {
 	doc := read(t, a.Document)
 	checkRegisters(t, doc, want, cfg.Trust)
 	checkRefusal(t, a.Document, doc, want, nonce)
+	checkClient(ctx, t, m.front(wire.PortEvidence), want)
 }
 
 // checkRegisters: the machine measured what cape eif describe says; PCR16 is the trust; all from there on are locked, since a document holds locked registers alone.
@@ -211,7 +216,26 @@ func checkRegisters(t *testing.T, doc contents, want eif.Measurements, trust wir
 	}
 }
 
-// checkRefusal: a client takes the same contents when they are signed under a root that it trusts, and refuses them as they came.
+// checkClient: the client refuses, although it was told of this image.
+func checkClient(ctx context.Context, t *testing.T, address string, want eif.Measurements) {
+	t.Helper()
+	c, err := client.New(client.Options{BaseURL: "http://" + address, Token: client.StaticToken("none"), Trust: trust.Policy{
+		Roots: [][]byte{chain.AWSRoot()}, PCRs: map[int][]nitro.PCR{0: {want.PCR0}, 1: {want.PCR1}, 2: {want.PCR2}}, KeyPolicyNotChecked: true,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := c.Connect(ctx, client.Function{Name: function})
+	if err == nil {
+		s.Close()
+	}
+	if !errors.Is(err, client.ErrAttestation) {
+		t.Errorf("the client: %v", err)
+	}
+}
+
+// checkRefusal: a verifier takes the same contents when they are signed under a root that it trusts, and refuses them as they came.
 func checkRefusal(t *testing.T, raw []byte, doc contents, want eif.Measurements, nonce []byte) {
 	t.Helper()
 	now := time.Now()

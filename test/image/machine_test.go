@@ -197,6 +197,40 @@ func (m *machine) dialOnce(ctx context.Context, port uint32) (net.Conn, error) {
 	return &buffered{Conn: c, r: r}, nil
 }
 
+// front is an address of this machine whose connections go to a port of the enclave, as a gateway would pass them.
+func (m *machine) front(port uint32) string {
+	m.t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(m.t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go m.pass(c, port)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func (m *machine) pass(c net.Conn, port uint32) {
+	defer c.Close()
+	e, err := m.dialOnce(m.t.Context(), port)
+	if err != nil {
+		return
+	}
+	defer e.Close()
+	go func() {
+		_, _ = io.Copy(e, c)
+		e.Close()
+	}()
+	_, _ = io.Copy(c, e)
+}
+
 // buffered reads first what came with the answer to CONNECT.
 type buffered struct {
 	net.Conn
