@@ -14,7 +14,7 @@ LDFLAGS  := -X main.revision=$(REVISION)
 ENCLAVE_LINES := 12000
 STATICCHECK := $(GO) tool -modfile=tools/tools.mod staticcheck
 
-.PHONY: demo build check test test-fast test-race bench vectors fuzz image image-lock image-test image-twice vm-tools clean
+.PHONY: demo build check test test-fast test-race bench vectors fuzz image image-lock image-test image-twice vm-tools test-machine clean
 
 ## build: the five binaries, in bin/
 build:
@@ -75,6 +75,11 @@ image-lock:
 ## image-test: builds, boots and attests the production image in QEMU's nitro-enclave machine
 image-test:
 	@bash image/test.sh
+
+## test-machine: the jail's battery, the journey and upgrades in virtual machines; half an hour where they are emulated
+test-machine: image
+	CAPE_TEST_FULL=1 CAPE_TEST_MACHINE=1 CAPE_TEST_ENCLAVE=qemu CAPE_TEST_IMAGE=$(CURDIR)/bin/cape-runtime-dev.eif \
+		$(GO) test -count=1 -v -timeout 60m -p 1 -run 'Machine|Production|Upgrade' ./test/e2e ./test/production ./test/hostile
 
 ## image-twice: everything from nothing, twice, at two paths: the same bytes
 image-twice:

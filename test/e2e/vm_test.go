@@ -2,48 +2,18 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/cape-functions/cape/test/platform"
 )
-
-// devImage is what make image leaves.
-const devImage = "../../bin/cape-runtime-dev.eif"
-
-// inMachine returns the flags for a platform in a virtual machine, or skips, saying what is missing.
-func inMachine(t *testing.T) []string {
-	t.Helper()
-	if os.Getenv("CAPE_TEST_FULL") == "" {
-		t.Skip("part of the full test suite: CAPE_TEST_FULL=1")
-	}
-	image, err := filepath.Abs(devImage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(image); errors.Is(err, os.ErrNotExist) {
-		t.Skip("no virtual machine is tried: bin/cape-runtime-dev.eif is missing, make image builds it")
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tool := range []string{"qemu-system-x86_64", "vhost-device-vsock"} {
-		_, err := exec.LookPath(tool)
-		if _, other := os.Stat(filepath.Join(cache, "cape-tools", "bin", tool)); err != nil && other != nil {
-			t.Skipf("no virtual machine is tried: %s is missing, make vm-tools installs it", tool)
-		}
-	}
-	return []string{"--enclave", "qemu", "--image", image}
-}
 
 // TestVirtualMachine is the journey in a real machine: its own kernel, AF_VSOCK, an enclave
 // image whose measurements the client finds in the document.
 func TestVirtualMachine(t *testing.T) {
-	flags := inMachine(t)
+	flags := platform.InMachine(t, "../..")
 	dir := t.TempDir()
 	p := start(t, dir, flags...)
 	id := p.Deploy(function(t, "where", app(`import os
