@@ -155,6 +155,71 @@ func TestAccountIsRemembered(t *testing.T) {
 	}
 }
 
+// TestPinnedCodeVouchesForNoAccount: who pins a checksum says nothing about whose it is.
+func TestPinnedCodeVouchesForNoAccount(t *testing.T) {
+	b := known(t)
+	pinned := signed(&bob, 5, 1)
+	pinned.Pinned = true
+	if err := b.Function(t.Context(), pinned); err != nil {
+		t.Fatal(err)
+	}
+	e := b.entry(t)
+	if n := e.Names["bob/f"]; n == nil || n.Checksum == "" || n.Account != "" || n.Seq != 0 || len(e.Accounts) > 0 {
+		t.Errorf("remembered %+v, %v", n, e.Accounts)
+	}
+	var unknown *trust.UnknownAccount
+	for _, name := range []string{"bob/f", "bob/other"} {
+		code := signed(&bob, 6, 7)
+		code.Name = name
+		if err := b.Function(t.Context(), code); !errors.As(err, &unknown) {
+			t.Errorf("%s afterwards: %v, want an unknown account", name, err)
+		}
+	}
+	if err := b.Recipient(t.Context(), trust.Holder{Origin: origin, User: "bob", Account: bob}); !errors.As(err, &unknown) {
+		t.Errorf("encrypting for bob afterwards: %v, want an unknown account", err)
+	}
+	// Where the account is known already, its versions are still remembered.
+	b.Keeper.Account = hexOf(bob)
+	if err := b.Function(t.Context(), signed(&bob, 5, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.Keeper.Account = ""
+	pinned.Manifest.Seq, pinned.Checksum = 6, [32]byte{2}
+	if err := b.Function(t.Context(), pinned); err != nil || b.entry(t).Names["bob/f"].Seq != 6 {
+		t.Errorf("a newer version of a known account: %v, %+v", err, b.entry(t).Names["bob/f"])
+	}
+}
+
+// TestKnownUserOtherAccount: another name of a user whose account is known is no first use.
+func TestKnownUserOtherAccount(t *testing.T) {
+	b := known(t)
+	b.FirstUse = true
+	if err := b.Function(t.Context(), signed(&bob, 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	b.AskAccount = func(context.Context, trust.UnknownAccount) (bool, error) { return true, nil }
+	for _, first := range []bool{true, false} {
+		b.FirstUse = first
+		for _, by := range []*[32]byte{&ann, nil} {
+			code := signed(by, 1, 9)
+			code.Name = "bob/other"
+			var change *trust.Change
+			if err := b.Function(t.Context(), code); !errors.As(err, &change) || change.Differences[0].What != "account of bob" {
+				t.Errorf("first use %t, signed %t: %v, want a change", first, by != nil, err)
+			}
+		}
+	}
+	if e := b.entry(t); e.Names["bob/other"] != nil || e.Accounts["bob"] != hexOf(bob) {
+		t.Errorf("remembered %+v", e)
+	}
+	b.Keeper.Account = hexOf(ann) // said for this call
+	code := signed(&ann, 1, 9)
+	code.Name = "bob/other"
+	if err := b.Function(t.Context(), code); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPinsOfSealedSessions(t *testing.T) {
 	believes, err := wire.Marshal(wire.Trust{Issuers: []wire.Issuer{{Iss: "https://a.example", Signer: make([]byte, 32)}}, Role: "role"})
 	if err != nil {

@@ -69,7 +69,7 @@ func (k *Keeper) Function(ctx context.Context, code Code) error {
 	if k.Account != "" && named != nil && named.Account != "" && named.Account != k.Account {
 		return nil // what was stated holds for this call alone
 	}
-	if !news(entry, code, sum) {
+	if !k.news(entry, code, sum) {
 		return nil
 	}
 	err = k.Store.Update(ctx, func(f *wire.TrustFile) error {
@@ -80,7 +80,7 @@ func (k *Keeper) Function(ctx context.Context, code Code) error {
 		if d := versionDifferences(e.Names[code.Name], code, sum); len(d) > 0 && k.Account == "" {
 			return &Change{Origin: code.Origin, Differences: d}
 		}
-		note(e, code, sum)
+		k.note(e, code, sum)
 		return nil
 	})
 	return k.unwritable(code.Origin, err)
@@ -149,6 +149,8 @@ func (k *Keeper) admit(ctx context.Context, found UnknownAccount, user string, e
 		return nil
 	case entry != nil && entry.Accounts[user] == found.Account:
 		return nil
+	case entry != nil && entry.Accounts[user] != "": // neither unseen nor on a terminal: it is no first use
+		return &Change{Origin: found.Origin, Differences: []Difference{{What: "account of " + user, Old: []string{entry.Accounts[user]}, New: found.Account}}}
 	case k.FirstUse:
 	case k.AskAccount == nil:
 		return &found
@@ -212,8 +214,20 @@ func (k *Keeper) sayUnsigned(code Code) {
 	}
 }
 
+// vouched tells whether somebody said of the code's account that it is the right one: who
+// pins a checksum alone has not, and the server's word is not remembered as the user's.
+func (k *Keeper) vouched(n *wire.TrustedNamed, code Code) bool {
+	switch m := code.Manifest; {
+	case m == nil:
+		return false
+	case code.Pinned && k.Account == "" && !code.Deployed:
+		return n != nil && n.Account == accountOf(m)
+	}
+	return true
+}
+
 // news tells whether the entry would change by noting the code.
-func news(e *wire.TrustOrigin, code Code, sum string) bool {
+func (k *Keeper) news(e *wire.TrustOrigin, code Code, sum string) bool {
 	if code.ID != "" && e.Functions[code.ID] == "" {
 		return true
 	}
@@ -225,10 +239,10 @@ func news(e *wire.TrustOrigin, code Code, sum string) bool {
 		return true
 	}
 	m := code.Manifest
-	return m != nil && (n.Account != accountOf(m) || n.Seq != m.Seq)
+	return k.vouched(n, code) && (n.Account != accountOf(m) || n.Seq != m.Seq)
 }
 
-func note(e *wire.TrustOrigin, code Code, sum string) {
+func (k *Keeper) note(e *wire.TrustOrigin, code Code, sum string) {
 	if code.ID != "" {
 		if e.Functions == nil {
 			e.Functions = map[string]string{}
@@ -250,7 +264,7 @@ func note(e *wire.TrustOrigin, code Code, sum string) {
 		n.ID = code.ID
 	}
 	n.Checksum = sum
-	if m := code.Manifest; m != nil {
+	if m := code.Manifest; k.vouched(n, code) {
 		n.Account, n.Seq = accountOf(m), m.Seq
 		if m.Acct != nil {
 			user, _, _ := strings.Cut(code.Name, "/")

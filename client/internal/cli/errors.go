@@ -114,6 +114,8 @@ func hintChange(c *trust.Change) string {
 		switch {
 		case isAccount && d.Stated:
 			return "nothing was sent. Ask the owner what their cape account show says."
+		case isAccount && !strings.Contains(name, "/"):
+			return "nothing was sent. You know " + name + " under another account. Ask " + name + "; what you accept for this one call is said with --account (none: an unsigned function). If the account changed: cape trust forget " + c.Origin + " --function " + name
 		case isAccount:
 			return "nothing was sent. Another account took the name. If its owner tells you why: cape trust forget " + c.Origin + " --function " + name
 		case strings.HasPrefix(d.What, "version of "):
