@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -17,6 +18,7 @@ import (
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/envelope"
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/handler"
 	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/session"
 	vaultkit "github.com/cape-functions/cape/enclave/internal/vault/testkit"
@@ -142,6 +144,20 @@ func TestTestRunsWithoutStoring(t *testing.T) {
 	c = f.enter("/v1/test", "alice")
 	c.write(websocket.MessageBinary, zip)
 	c.refused(wire.CodeInvalidRequest)
+}
+
+// TestTestsShowNoTraceback: what version 1 answers passes the host in clear.
+func TestTestsShowNoTraceback(t *testing.T) {
+	f := setup(t)
+	f.functions.handle = func(context.Context, *process, []byte) ([]byte, error) {
+		return nil, &handler.FunctionError{Type: "ValueError", Message: "no bad", Traceback: "Traceback: line 3"}
+	}
+	c := f.enter("/v1/test", "alice")
+	c.seal(zipOf(t, "e/app.py", ""))
+	c.seal([]byte("bad"))
+	if got := c.refused(wire.CodeFunctionError); !strings.Contains(got.Text, "ValueError: no bad") || strings.Contains(got.Text, "Traceback") {
+		t.Errorf("text %q", got.Text)
+	}
 }
 
 func TestMemoryOfAllSessionsIsBounded(t *testing.T) {

@@ -20,17 +20,18 @@ type program struct {
 	fn       *vault.Function
 	checksum [32]byte
 	opener   opener
-	owner    bool // the caller is the function's owner: sees tracebacks and what it prints
+	owner    bool // by the authority of the function's account: sees tracebacks and what it prints
 	stdout   io.Writer
 	stderr   io.Writer
 	proc     Process
 }
 
-// program returns a stored function for a caller.
+// program returns a stored function for a caller. Who owns it by token alone, as in all of
+// version 1, where results pass the host in clear, sees results and nothing more.
 func (s *Server) program(fn *vault.Function, c caller) *program {
 	m := fn.Manifest
 	owner := c.owns(m)
-	return &program{s: s, fn: fn, checksum: [32]byte(m.Checksum), owner: owner, opener: opener{s: s, holder: vault.HolderOf(m),
+	return &program{s: s, fn: fn, checksum: [32]byte(m.Checksum), owner: owner && m.Acct != nil, opener: opener{s: s, holder: vault.HolderOf(m),
 		legacy: m.Owner, name: m.Name, checksum: [32]byte(m.Checksum), byOwner: owner, named: m.Decrypt == wire.DecryptAny}}
 }
 
@@ -40,7 +41,7 @@ func (s *Server) trial(fn *vault.Function, checksum [32]byte, c caller) *program
 	if c.acct != nil {
 		o.holder = vault.Account(*c.acct)
 	}
-	return &program{s: s, fn: fn, checksum: checksum, owner: true, opener: o}
+	return &program{s: s, fn: fn, checksum: checksum, owner: c.acct != nil, opener: o}
 }
 
 // invoke opens what is Cape-encrypted and calls the handler once the input was read to its
