@@ -34,7 +34,8 @@ def main() -> None:
     want = json.load(sys.stdin)
     cape = pycape.Cape(url=os.environ["CAPE_ENCLAVE_HOST"])
     token = cape.token(want["token"])
-    tally, mean, vault = (cape.function(want[name]["id"], checksum=want[name]["checksum"]) for name in ("tally", "mean", "vault"))
+    functions = ("tally", "mean", "vault", "old")
+    tally, mean, vault, old = (cape.function(want[name]["id"], checksum=want[name]["checksum"]) for name in functions)
 
     # Several inputs of one connection reach one process; a new connection starts anew.
     cape.connect(tally, token, pcrs=want["pcrs"])
@@ -53,14 +54,19 @@ def main() -> None:
         assert cape.invoke((5, 6, 7, 8), use_serdio=True) == 6.5
         assert cape.invoke([1, 2], use_serdio=True) == 1.5
 
-    # An input encrypted beforehand arrives decrypted; cape_encrypt works inside the function.
+    # An input encrypted beforehand arrives decrypted; cape_encrypt works inside functions. One of an account encrypts to
+    # itself, one that a client of v1 deployed to whatever its owner deploys.
     sealed = cape.encrypt(b"q", username="dev")
     assert sealed.startswith(b"cape:")
     assert cape.run(tally, token, sealed) == b"1 q"
-    again = cape.run(vault, token, b"keep this")
-    assert again.startswith(b"cape:"), again[:20]
-    assert cape.run(tally, token, again) == b"1 keep this"
-    assert cape.run(vault, token, json.dumps([sealed.decode(), again.decode()]).encode()) == b"[b'q', b'keep this']"
+    for function in vault, old:
+        again = cape.run(function, token, b"keep this")
+        assert again.startswith(b"cape:"), again[:20]
+        assert cape.run(function, token, json.dumps([sealed.decode(), again.decode()]).encode()) == b"[b'q', b'keep this']"
+        if function is old:
+            assert cape.run(tally, token, again) == b"1 keep this"
+        else:
+            refused(Exception, "", lambda: cape.run(tally, token, again))
     assert cape.key(username="dev") == cape.key(username="dev")
 
     # What must fail fails, and the next request works.

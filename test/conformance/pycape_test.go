@@ -91,7 +91,7 @@ type deployed struct {
 }
 
 // deploy fetches what a function needs with cape function vendor, and deploys it.
-func deploy(t *testing.T, p *platform.Platform, python, name, source, requirements string) deployed {
+func deploy(t *testing.T, p *platform.Platform, python, name, source, requirements string, flags ...string) deployed {
 	t.Helper()
 	dir := platform.Function(t, name, map[string]string{"app.py": source, "requirements.txt": requirements})
 	if requirements != "" {
@@ -101,7 +101,7 @@ func deploy(t *testing.T, p *platform.Platform, python, name, source, requiremen
 		ID       string `json:"function_id"`
 		Checksum string `json:"function_checksum"`
 	}
-	if err := json.Unmarshal([]byte(p.Must("deploy", dir, "-o", "json")), &d); err != nil {
+	if err := json.Unmarshal([]byte(p.Must(append([]string{"deploy", dir, "-o", "json"}, flags...)...)), &d); err != nil {
 		t.Fatal(err)
 	}
 	return deployed{d.ID, d.Checksum}
@@ -147,7 +147,8 @@ func TestPublishedPycape(t *testing.T) {
 		"token": p.Token(),
 		"tally": deploy(t, p, client, "tally", tallyApp, ""),
 		"mean":  deploy(t, p, client, "mean", meanApp, "serdio==3.1.1\nmsgpack==1.2.4\n"),
-		"vault": deploy(t, p, client, "vault", vaultApp, "cape-encrypt==0.1.0\n"),
+		"vault": deploy(t, p, client, "vault", vaultApp, "cape-encrypt==0.1.0\n", "--decrypt", "any"),
+		"old":   deploy(t, p, client, "old", vaultApp, "cape-encrypt==0.1.0\n", "--protocol", "v1"),
 		"pcrs":  map[string][]string{"0": {pcrs.Measurements["PCR0"]}, "8": {pcrs.Measurements["PCR8"]}},
 	}
 	input, err := json.Marshal(want)

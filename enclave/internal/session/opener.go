@@ -28,7 +28,6 @@ type opener struct {
 	name     string // of the function; empty: it is not stored
 	checksum [32]byte
 	byOwner  bool // the caller is the owner
-	old      bool // the session is one of version 1
 	named    bool // the account's key opens for every caller what names this function
 }
 
@@ -134,18 +133,15 @@ func (o *opener) allow(to envelope.To) error {
 	return errRecipient
 }
 
-// seal encrypts to the function's owner: for itself alone under an account's key, in the old
-// form where there is none and in sessions of version 1, which can open no other.
+// seal encrypts to the function itself under its holder's key, whoever calls it in whatever
+// version: who chooses the session must not choose the key. Where there is no account it
+// writes the old form, the only one that published clients and functions know.
 func (o *opener) seal(ctx context.Context, plain []byte) ([]byte, error) {
-	h := o.holder
-	if o.old {
-		h = vault.LegacyUser(o.legacy)
-	}
-	k, err := o.key(ctx, h)
+	k, err := o.key(ctx, o.holder)
 	if err != nil {
 		return nil, err
 	}
-	if h.Legacy() {
+	if o.holder.Legacy() {
 		return envelope.SealOld(&k.Private.PublicKey, plain, false)
 	}
 	to := envelope.ForFunction(o.checksum)

@@ -47,7 +47,6 @@ func (s *Server) runV1(ctx context.Context, c *channel, who caller, rec *vault.R
 		return err
 	}
 	prog := s.program(fn, who)
-	prog.opener.old = true
 	defer prog.close()
 	key, err := c.introduce(nonce, wire.UserDataV1{FuncChecksum: prog.checksum[:], KeyChecksum: c.v.policySum(), SignatureKey: s.signingDER})
 	if err != nil {

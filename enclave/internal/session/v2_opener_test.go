@@ -174,7 +174,6 @@ func TestV2CapeEncryptInsideTheFunction(t *testing.T) {
 	m := f.manifest("echo", zip)
 	m.Access = wire.AccessPublic
 	id := f.deployV2(m, zip)
-	f.accountKey()
 	f.functions.handle = func(ctx context.Context, p *process, in []byte) ([]byte, error) {
 		sealed, err := p.rpc(ctx, "CapeEncryptRPC.Encrypt", in)
 		if err != nil {
@@ -201,26 +200,43 @@ func TestV2CapeEncryptInsideTheFunction(t *testing.T) {
 	}
 }
 
-// TestV1CapeEncryptInsideTheFunction: under version 1 a signed function of an account seals
-// and opens with the legacy key: published clients go on working on functions of either.
+// TestV1CapeEncryptInsideTheFunction: what a function of an account keeps is sealed to the
+// account in version 1 too, whose callers the operator admits: the legacy key opens it to
+// nobody's echo, and the function itself opens it again where its manifest says any.
 func TestV1CapeEncryptInsideTheFunction(t *testing.T) {
 	f := setup(t)
 	zip := zipOf(t, "e/app.py", "x")
-	m := f.manifest("echo", zip)
-	m.Access = wire.AccessPublic
-	id := f.deployV2(m, zip)
-	f.accountKey()
-	f.functions.handle = func(ctx context.Context, p *process, in []byte) ([]byte, error) {
-		sealed, err := p.rpc(ctx, "CapeEncryptRPC.Encrypt", in)
-		if err == nil && envelope.Detect(sealed) != envelope.Old {
-			t.Errorf("encrypted as %.20q", sealed)
+	echo := f.deploy("alice", "echo", true, zip)
+	for decrypt, opens := range map[wire.Decrypt]bool{wire.DecryptOwner: false, wire.DecryptAny: true} {
+		m := f.manifest("vault", zip)
+		m.Access, m.Decrypt = wire.AccessPublic, decrypt
+		id := f.deployV2(m, zip)
+		f.functions.handle = func(ctx context.Context, p *process, in []byte) ([]byte, error) {
+			return p.rpc(ctx, "CapeEncryptRPC.Encrypt", in)
 		}
-		if err != nil {
-			return nil, err
+		c := f.enter("/v1/run/"+id, "bob")
+		c.seal([]byte("kept"))
+		sealed := c.result([]byte("kept"))
+		if envelope.Detect(sealed) != envelope.V2Text {
+			t.Fatalf("encrypted as %.20q", sealed)
 		}
-		return p.rpc(ctx, "CapeEncryptRPC.Decrypt", sealed)
+		f.functions.handle = func(_ context.Context, _ *process, in []byte) ([]byte, error) { return in, nil }
+		c = f.enter("/v1/run/"+echo, "alice")
+		c.seal(sealed)
+		c.refused(wire.CodeInvalidRequest)
+
+		f.functions.handle = func(ctx context.Context, p *process, in []byte) ([]byte, error) {
+			plain, err := p.rpc(ctx, "CapeEncryptRPC.Decrypt", sealed)
+			if err != nil {
+				return []byte("refused"), nil
+			}
+			return plain, nil
+		}
+		want := map[bool]string{false: "refused", true: "kept"}[opens]
+		c = f.enter("/v1/run/"+id, "bob")
+		c.seal([]byte("x"))
+		if out := c.result([]byte("x")); string(out) != want {
+			t.Errorf("decrypt %s: came back as %q, want %q", decrypt, out, want)
+		}
 	}
-	c := f.enter("/v1/run/"+id, "bob")
-	c.seal([]byte("x"))
-	c.result([]byte("x"))
 }

@@ -193,10 +193,13 @@ func (s *Server) deployV2(ctx context.Context, x *exchange, _ *http.Request) err
 	if !bytes.Equal(m.Checksum, sum[:]) {
 		return fatal(wire.CodeInvalidFunction, "what came is not the function that its manifest describes", "deploy it again")
 	}
-	// Clients of version 1 encrypt to the legacy key, which they ask for by name alone.
+	// The function seals to its account. Clients of version 1 encrypt to the legacy key, which
+	// they ask for by name alone.
 	c := x.who.claims
-	if _, err := s.cfg.Vault.EnsureKey(ctx, vault.LegacyUser(c.Subject), c.Subject, c.Username); err != nil {
-		return err
+	for _, h := range []vault.Holder{vault.Account(*x.who.acct), vault.LegacyUser(c.Subject)} {
+		if _, err := s.cfg.Vault.EnsureKey(ctx, h, c.Subject, c.Username); err != nil {
+			return err
+		}
 	}
 	id, err := s.cfg.Vault.Store(ctx, vault.Deploy{Manifest: in.begin.Manifest, Sig: in.begin.Sig, Key: x.key[:],
 		Username: c.Username}, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
