@@ -40,6 +40,9 @@ func (a *app) caller(flag string) (caller, error) {
 	if err != nil {
 		return caller{}, err
 	}
+	if _, err := s.Server(); err != nil {
+		return caller{}, err // the login comes with the server: without one, that is what is missing
+	}
 	auth, err := login.Read(s.Path(config.AuthFile))
 	if err != nil {
 		return caller{}, err

@@ -50,7 +50,7 @@ account (cape account show) for --account.`,
 	fl.StringVarP(&flags.name, "name", "n", "", "name of the function")
 	fl.StringVarP(&flags.token, "token", "t", "", "token instead of the stored login")
 	fl.BoolVar(&flags.public, "public", false, "let everybody with a token run it: --access public")
-	fl.StringVar(&flags.access, "access", "", "who may run it: public; token, whom the identity provider names as you; grant, who has your account key or a grant signed by it (default token)")
+	fl.StringVar(&flags.access, "access", "", "who may run it: public; token, whom the identity provider names as you; grant, who has your account key (default token)")
 	fl.StringVar(&flags.decrypt, "decrypt", "", "for whom your Cape Key opens what was encrypted to this function: owner, or any for every caller (default owner)")
 	a.complete(cmd, "access", "public", "token", "grant")
 	a.complete(cmd, "decrypt", "owner", "any")

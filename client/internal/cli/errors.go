@@ -138,7 +138,7 @@ func hintRemote(err error) string {
 	}
 	switch {
 	case remote.Expired():
-		return "your token is too old. Get a new one, or give another with --token; a local caped dev writes a new login each time it starts."
+		return "your token is too old. Get a new one, or give another with --token; a local caped dev renews its login while it runs."
 	case remote.Advice != "":
 		return ""
 	}

@@ -38,9 +38,9 @@ type Key struct {
 func Keys() []Key {
 	return []Key{
 		{Name: EnclaveHost, Help: "server, as https://host"},
-		{Name: AuthHost, Help: "identity provider; the server itself unless set"},
-		{Name: ClientID, Help: "OAuth client id"},
-		{Name: Audience, Help: "OAuth audience"},
+		{Name: AuthHost, Help: "identity provider; read for compatibility, not used yet"},
+		{Name: ClientID, Help: "OAuth client id; read for compatibility, not used yet"},
+		{Name: Audience, Help: "OAuth audience; read for compatibility, not used yet"},
 		{Name: ConfigDir, Also: []string{"LOCAL_CONFIG_DIR"}, Help: "folder of login, trust file and keys"},
 		{Name: AuthFile, Help: "file of the login, in that folder"},
 		{Name: KeyFile, Help: "file of your Cape Key for other programs, in that folder"},

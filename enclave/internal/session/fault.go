@@ -158,7 +158,7 @@ func tokenFault(err error) *fault {
 	for _, known := range []error{token.ErrExpired, token.ErrMalformed, token.ErrIssuer, token.ErrKey, token.ErrSignature,
 		token.ErrClaims, token.ErrAudience, token.ErrNotYet} {
 		if errors.Is(err, known) {
-			return fatal(wire.CodeUnauthorized, known.Error(), "log in again: cape login")
+			return fatal(wire.CodeUnauthorized, known.Error(), "get a fresh token from the platform's identity provider; a running caped dev renews its own")
 		}
 	}
 	return faultOf(err)

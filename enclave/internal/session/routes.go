@@ -196,7 +196,7 @@ func parseProtocols(h http.Header) (protocols, *fault) {
 	case p.chosen == "":
 		return p, newFault(wire.CodeInvalidRequest, "Sec-WebSocket-Protocol does not offer "+wire.SubprotocolRuntime, "send it together with a token")
 	case p.token == "":
-		return p, newFault(wire.CodeUnauthorized, "Sec-WebSocket-Protocol holds no token", "log in: cape login")
+		return p, newFault(wire.CodeUnauthorized, "Sec-WebSocket-Protocol holds no token", "send one of the platform's identity provider")
 	}
 	return p, nil
 }

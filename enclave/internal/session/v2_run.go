@@ -50,7 +50,9 @@ func (s *Server) runV2(ctx context.Context, x *exchange, r *http.Request) error 
 	return x.answer(ctx, prog)
 }
 
-func noToken() *fault { return fatal(wire.CodeUnauthorized, "there is no token", "log in: cape login") }
+func noToken() *fault {
+	return fatal(wire.CodeUnauthorized, "there is no token", "send one of the platform's identity provider")
+}
 
 func noUsername() *fault {
 	return fatal(wire.CodeUnauthorized, "the token names no user", "use the token of a login")
@@ -183,7 +185,7 @@ func (s *Server) deployV2(ctx context.Context, x *exchange, _ *http.Request) err
 		return err
 	}
 	if !x.who.named(m) {
-		return fatal(wire.CodeUnauthorized, "the manifest names another owner than the token", "log in as the owner: cape login")
+		return fatal(wire.CodeUnauthorized, "the manifest names another owner than the token", "deploy with the owner's token")
 	}
 	_, zip, sum, err := x.receive(ctx)
 	if err != nil {
