@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/fileblob"
@@ -94,53 +93,4 @@ func (s *Store) isWriting(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.writing[key]
-}
-
-// Sweep removes bodies that no row names and that were last changed before
-// the given time; zero means any time, which is right for the only process on
-// a store. Bodies that this process is writing are left alone. It returns how
-// many it removed.
-func (s *Store) Sweep(ctx context.Context, before time.Time) (int, error) {
-	removed := 0
-	for it := s.blobs.Bucket.List(nil); ; {
-		object, err := it.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return removed, nil
-		}
-		if err != nil {
-			return removed, fmt.Errorf("sweeping: %w", err)
-		}
-		if object.IsDir || !before.IsZero() && !object.ModTime.Before(before) || s.isWriting(unfinished(object.Key)) {
-			continue
-		}
-		// Asked after isWriting: a writer leaves that set only when its row is there.
-		named, err := s.bodyNamed(ctx, object.Key)
-		if err != nil {
-			return removed, fmt.Errorf("sweeping: %w", err)
-		}
-		if named {
-			continue
-		}
-		if err := s.blobs.Bucket.Delete(ctx, object.Key); err != nil {
-			return removed, fmt.Errorf("sweeping: %w", err)
-		}
-		removed++
-	}
-}
-
-// unfinished returns the key of the body that an object belongs to: a file
-// that is still being written has a suffix after the first dot.
-func unfinished(key string) string {
-	for i := range len(key) {
-		if key[i] == '.' {
-			return key[:i]
-		}
-	}
-	return key
-}
-
-func (s *Store) bodyNamed(ctx context.Context, key string) (bool, error) {
-	var n int
-	err := s.db.QueryRowContext(ctx, `SELECT COUNT(*) FROM functions WHERE blob_key = $1 AND deleted_at IS NULL`, key).Scan(&n)
-	return n > 0, classify(err)
 }

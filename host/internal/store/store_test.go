@@ -414,3 +414,45 @@ func TestClosedDatabase(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A database that is gone, or another store's, costs no function its body.
+func TestSweepSparesAnothersBodies(t *testing.T) {
+	for name, marked := range map[string]bool{"marked": true, "from before there were marks": false} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := open(t, dir)
+			for i := range 3 {
+				put(t, s, head(t, alice, "alice", fmt.Sprint(i), nil), "kept")
+			}
+			if marked {
+				if n, err := s.Sweep(t.Context(), time.Time{}); n != 0 || err != nil {
+					t.Fatalf("swept %d, %v", n, err)
+				}
+			}
+			before := files(t, dir)
+			s.Close()
+			gone, err := filepath.Glob(filepath.Join(dir, "cape.db*"))
+			if err != nil || len(gone) == 0 {
+				t.Fatal(gone, err)
+			}
+			for _, path := range gone {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s = open(t, dir)
+			if n, err := s.Sweep(t.Context(), time.Time{}); n != 0 || err != nil {
+				t.Errorf("swept %d, %v", n, err)
+			}
+			if marked { // not even when the new database has functions
+				before = append(before, put(t, s, head(t, alice, "alice", "new", nil), "new").blobKey)
+				if n, err := s.Sweep(t.Context(), time.Time{}); n != 0 || err != nil {
+					t.Errorf("swept %d, %v", n, err)
+				}
+			}
+			if now := files(t, dir); len(now) != len(before) {
+				t.Errorf("%d bodies of %d are left", len(now), len(before))
+			}
+		})
+	}
+}
