@@ -36,8 +36,9 @@ begins with "cape:"; given to a function of the key's owner as input, the enclav
 it before the function sees it.
 
 Without --to it opens when the key's owner runs a function on it. With --to it opens for
-one function alone: a checksum names exact code, USER/NAME the functions that the user's
-account deploys under the name, an id the code that it was when you used or deployed it.`,
+one function alone: a checksum names exact code, an id the code that it was when you used or
+deployed it, USER/NAME every version that the user's account deployed or will deploy under
+the name, each by its own --decrypt.`,
 		Example: `  cape encrypt 'a secret'
   cape encrypt -f patients.csv > patients.cape
   cape encrypt -f - --for ann --to ann/stats < letter`,

@@ -237,7 +237,7 @@ func (s *Server) testV2(ctx context.Context, x *exchange, _ *http.Request) error
 }
 
 // keyV2 serves /v1/key for the caller's own Cape Key, which is made if there is none: the
-// account's, or the legacy key of a user who has no account.
+// account's, or in a session without an account's authority the legacy key.
 func (s *Server) keyV2(ctx context.Context, x *exchange, _ *http.Request) error {
 	if f := x.owner(); f != nil {
 		return f
