@@ -82,9 +82,9 @@ func (c *Client) acceptSealed(ctx context.Context, s *v2.Session, f Function, pa
 	}
 	switch {
 	case f.Checksum != nil && !bytes.Equal(f.Checksum, a.Fn):
-		return nil, fmt.Errorf("%w: the function is not the pinned one: the enclave serves %x, pinned is %x", ErrChecksum, a.Fn, f.Checksum)
+		return nil, fmt.Errorf("%w: the function is not the pinned one: the enclave serves %x, pinned is %x", ErrPinned, a.Fn, f.Checksum)
 	case f.Account != nil && !bytes.Equal(f.Account, m.Acct):
-		return nil, fmt.Errorf("%w: the function is signed by the account %x, pinned is %x", ErrChecksum, m.Acct, f.Account)
+		return nil, fmt.Errorf("%w: the function is signed by the account %x, pinned is %x", ErrPinned, m.Acct, f.Account)
 	}
 	code := c.code(f, len(path) == 2)
 	code.Checksum, code.Manifest = [32]byte(a.Fn), m

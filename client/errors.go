@@ -21,6 +21,9 @@ var (
 	// ErrChecksum: the function is not the pinned one, or a result is not what the
 	// attested enclave computed from what was sent.
 	ErrChecksum = link.ErrChecksum
+	// ErrPinned: function, account or key policy is not the one that the call pins; nothing
+	// was sent. It matches ErrChecksum, too.
+	ErrPinned = fmt.Errorf("%w: not what was pinned", ErrChecksum)
 	// ErrUnreachable: no connection to the server, or none that TLS accepts.
 	ErrUnreachable = link.ErrUnreachable
 	// ErrRedirect: the server sent the client somewhere it does not go.

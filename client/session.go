@@ -170,9 +170,9 @@ func (c *Client) acceptV1(ctx context.Context, claims v1.Claims, f Function, nam
 	case f.Account != nil:
 		return fmt.Errorf("%w: v1 tells nothing of accounts, so none can be pinned", ErrOptions)
 	case f.Checksum != nil && !bytes.Equal(f.Checksum, claims.Function):
-		return fmt.Errorf("%w: the function is not the pinned one: the enclave attests %x, pinned is %x", ErrChecksum, claims.Function, f.Checksum)
+		return fmt.Errorf("%w: the function is not the pinned one: the enclave attests %x, pinned is %x", ErrPinned, claims.Function, f.Checksum)
 	case f.KeyPolicy != nil && !bytes.Equal(f.KeyPolicy, claims.KeyPolicy):
-		return fmt.Errorf("%w: the key policy is not the pinned one: the enclave attests %x, pinned is %x", ErrChecksum, claims.KeyPolicy, f.KeyPolicy)
+		return fmt.Errorf("%w: the key policy is not the pinned one: the enclave attests %x, pinned is %x", ErrPinned, claims.KeyPolicy, f.KeyPolicy)
 	}
 	code := c.code(f, named)
 	code.Checksum = [32]byte(claims.Function)

@@ -225,7 +225,7 @@ func (c *sealedSession) serveKey(ctx context.Context, h *wire.Hello) error {
 func (c *sealedSession) run(ctx context.Context, name string) error {
 	f := c.find(name)
 	if f == nil || !f.Public && f.User != c.user {
-		return &wire.RemoteError{Code: wire.CodeNotFound, Text: "there is no such function"}
+		return &wire.RemoteError{Code: wire.CodeNotFound, Text: "there is no such function, or it is not yours; check the id or the name with: cape list"}
 	}
 	m := must(wire.ParseManifest(f.Manifest))
 	x := c.opened.Expect

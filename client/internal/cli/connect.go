@@ -72,6 +72,7 @@ type connection struct {
 type wishes struct {
 	pcrs    []string                         // of --pcr
 	account string                           // of --account
+	origin  string                           // of the receipt, where it is not about the server that is set
 	makeKey bool                             // an account key is needed, and made if there is none
 	log     func(stream string, data []byte) // what handlers print
 }
@@ -138,7 +139,11 @@ func (a *app) keeper(s *config.Settings, w wishes, key *account.Key) (*trust.Kee
 		}
 	}
 	k.Account = w.account
-	if file := s.RootCert(); file != "" {
+	file := s.RootCert()
+	if w.origin != "" {
+		file = s.RootCertFor(w.origin)
+	}
+	if file != "" {
 		root, err := readRoot(file)
 		if err != nil {
 			return nil, err

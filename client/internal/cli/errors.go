@@ -23,6 +23,14 @@ import (
 // silent is an error that was already shown.
 type silent struct{ error }
 
+// advised is an error together with what to do about it.
+type advised struct {
+	error
+	say string // empty: what the error itself says
+}
+
+func (a advised) Unwrap() error { return a.error }
+
 // report shows an error, and what to do about it.
 func (a *app) report(err error) {
 	var quiet silent
@@ -63,6 +71,10 @@ func clean(s string) string {
 
 // hint says what to do about an error, empty if there is nothing to say.
 func hint(err error) string {
+	var told advised
+	if errors.As(err, &told) && told.say != "" {
+		return told.say
+	}
 	if h := hintTrust(err); h != "" {
 		return h
 	}
@@ -93,6 +105,9 @@ func hintTrust(err error) string {
 	if errors.As(err, &stranger) {
 		if stranger.Declined {
 			return "nothing was sent and nothing was remembered."
+		}
+		if stranger.Account == wire.UnsignedAccount {
+			return "nothing was sent. No account signed it, so the operator could run and decrypt it. If that does for you: --account none, or --trust-first-use."
 		}
 		return "nothing was sent. Ask the owner for the account (cape account show) and give it with --account, or accept it unseen with --trust-first-use."
 	}
@@ -139,8 +154,8 @@ func hintRemote(err error) string {
 	switch {
 	case remote.Expired():
 		return "your token is too old. Get a new one, or give another with --token; a local caped dev renews its login while it runs."
-	case remote.Advice != "":
-		return ""
+	case remote.Advice != "", remote.Status == 0 && strings.Contains(remote.Text, "; "):
+		return "" // an enclave's text says after a semicolon what to do
 	}
 	switch remote.Code {
 	case wire.CodeUnauthorized:
@@ -181,6 +196,7 @@ func hints() []hinted {
 		{funczip.ErrName, "rename it: the enclave could not unpack it."},
 		{client.ErrPackage, "a function is a folder, or a zip of one, with an app.py that defines cape_handler; cape function create makes one."},
 		{client.ErrTooLarge, "functions may have 1,000,000,000 bytes, inputs and results 1 GiB."},
+		{client.ErrPinned, "nothing was sent. The owner may have deployed anew; ask what the checksum is now."},
 		{client.ErrChecksum, "do not use the result: the server is wrong or dishonest."},
 		{attest.ErrDebug, "the operator can read the memory of a debug enclave."},
 		{attest.ErrTime, "is the clock of this machine right? Documents from a file are checked at their own time with --at document."},

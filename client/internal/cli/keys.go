@@ -12,6 +12,7 @@ import (
 	"github.com/cape-functions/cape/client"
 	"github.com/cape-functions/cape/client/internal/config"
 	"github.com/cape-functions/cape/client/internal/lockfile"
+	"github.com/cape-functions/cape/core/wire"
 )
 
 // keptKey is a Cape Key as it is kept: with the document that vouches for it, so that it is
@@ -79,6 +80,10 @@ func (a *app) key(ctx context.Context, c *connection, of owner) (*client.CapeKey
 	if errors.Is(err, client.ErrUnreachable) && kept != nil {
 		a.note("The server cannot be reached; using the Cape Key that was verified earlier.")
 		return kept, nil
+	}
+	var remote *client.RemoteError
+	if of.user != "" && errors.As(err, &remote) && remote.Code == wire.CodeNotFound {
+		return nil, advised{err, "the platform knows no Cape Key of " + of.user + ". Is the username right? A key is made when its owner first uses cape key."}
 	}
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/client/trust"
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/policy"
 )
@@ -68,7 +69,7 @@ func (a *app) verify(ctx context.Context, file, input, output string, pcrs []str
 	if err != nil {
 		return err
 	}
-	keeper, err := a.keeper(s, wishes{pcrs: pcrs}, nil)
+	keeper, err := a.keeper(s, wishes{pcrs: pcrs, origin: r.Origin}, nil)
 	if err != nil {
 		return err
 	}
@@ -91,7 +92,7 @@ func (a *app) verify(ctx context.Context, file, input, output string, pcrs []str
 	}
 	proof, err := r.Verify(ctx, o)
 	if err != nil {
-		return err
+		return advised{err, hintReceipt(err)}
 	}
 	return a.showProof(r, proof)
 }
@@ -111,6 +112,23 @@ func (a *app) receiptFile(file string) (*client.Receipt, error) {
 		return nil, err
 	}
 	return client.ParseReceipt(data)
+}
+
+// hintReceipt says what to do about a receipt that does not hold; there is no server that
+// anything was sent to. It is empty for errors that are not about the receipt.
+func hintReceipt(err error) string {
+	var change *trust.Change
+	var unknown *trust.Unknown
+	var root *trust.UnknownRoot
+	switch {
+	case errors.As(err, &unknown), errors.As(err, &root):
+		return "you have not met this server. Give the measurements that its publisher states with --pcr and, for a development platform, its root with --root-cert."
+	case errors.As(err, &change):
+		return "the receipt is not of the enclave that the trust file, or --pcr, says. If the server had another one at the time, give its measurements with --pcr."
+	case errors.Is(err, client.ErrReceipt), errors.Is(err, client.ErrAttestation):
+		return "it proves nothing: do not rely on it."
+	}
+	return ""
 }
 
 // dependence says which earlier inputs a result depends on.

@@ -159,11 +159,12 @@ func (s *Settings) Server() (string, error) {
 // RootCert returns the file of the attestation root that was named for the server. A
 // root holds for the server that is set in the same place, and for no other; a flag's
 // holds for the server of this call.
-func (s *Settings) RootCert() string {
-	server, err := trust.Origin(s.values[EnclaveHost].Text)
-	if err != nil {
-		return ""
-	}
+func (s *Settings) RootCert() string { return s.RootCertFor(s.values[EnclaveHost].Text) }
+
+// RootCertFor is RootCert for a server other than the one that is set, such as that of a
+// receipt: the root that a flag names, or that stands beside this server.
+func (s *Settings) RootCertFor(server string) string {
+	server, err := trust.Origin(server)
 	for _, l := range s.layers {
 		file := l.values[RootCert]
 		if file == "" {
@@ -172,7 +173,7 @@ func (s *Settings) RootCert() string {
 		if l.source == Flag {
 			return file
 		}
-		if origin, err := trust.Origin(l.values[EnclaveHost]); err == nil && origin == server {
+		if origin, not := trust.Origin(l.values[EnclaveHost]); err == nil && not == nil && origin == server {
 			return file
 		}
 	}
