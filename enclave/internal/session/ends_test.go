@@ -48,10 +48,10 @@ func TestClientThatLeavesEndsItsHandler(t *testing.T) {
 }
 
 func TestIdleConnectionsAreClosed(t *testing.T) {
-	f := setup(t, func(c *session.Config) { c.Timeouts.Idle = 400 * time.Millisecond })
+	f := setup(t, func(c *session.Config) { c.Timeouts.Idle = 1500 * time.Millisecond })
 	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
 	f.functions.handle = func(_ context.Context, _ *process, in []byte) ([]byte, error) {
-		time.Sleep(900 * time.Millisecond) // a handler at work is not idle
+		time.Sleep(2 * time.Second) // a handler at work is not idle
 		return in, nil
 	}
 	c := f.enter("/v1/run/"+id, "alice")

@@ -181,10 +181,10 @@ func TestV2LogsGoToTheOwnerAlone(t *testing.T) {
 }
 
 func TestV2IdleSessionsAreClosed(t *testing.T) {
-	f := setup(t, func(c *session.Config) { c.Timeouts.Idle = 400 * time.Millisecond })
+	f := setup(t, func(c *session.Config) { c.Timeouts.Idle = 1500 * time.Millisecond })
 	id, checksum := f.echoV2()
 	f.functions.handle = func(_ context.Context, _ *process, in []byte) ([]byte, error) {
-		time.Sleep(900 * time.Millisecond) // a handler at work is not idle
+		time.Sleep(2 * time.Second) // a handler at work is not idle
 		return in, nil
 	}
 	p, _ := f.accepted("/v1/run/"+id, opening("bob", nil))
