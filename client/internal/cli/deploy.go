@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/client/trust"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -99,6 +100,12 @@ func (a *app) deploy(ctx context.Context, flags deployFlags, path string) error 
 	if o.Name == "" && !client.ValidName(p.Name) {
 		return fmt.Errorf("%w: %.100q cannot name a function (letters, digits, '.', '_' and '-'); give a name with --name", errUsage, p.Name)
 	}
+	if o.Name == "" {
+		o.Name = p.Name
+	}
+	if err := a.sameAccount(c, o); err != nil {
+		return err
+	}
 	bar := a.progress("Deploying")
 	p.Progress = bar.update
 	d, err := c.Deploy(ctx, p, o)
@@ -116,6 +123,35 @@ func (a *app) deploy(ctx context.Context, flags deployFlags, path string) error 
 	}
 	// It is deployed even if it could not be remembered.
 	return errors.Join(a.showDeployed(out), err)
+}
+
+// sameAccount refuses to deploy with another account than the one that the trust file knows
+// under the name, or of the user: most likely it was not imported on this machine, and
+// callers would refuse the function.
+func (a *app) sameAccount(c *connection, o client.DeployOptions) error {
+	if !c.sealed || o.Username == "" {
+		return nil
+	}
+	s, err := a.settings()
+	if err != nil {
+		return err
+	}
+	entry, err := trust.NewStore(s.InDir("trust.json")).Origin(c.Origin())
+	if err != nil || entry == nil {
+		return err
+	}
+	name, own := o.Username+"/"+o.Name, c.key.ID().String()
+	known := map[string]string{o.Username: entry.Accounts[o.Username]}
+	if n := entry.Names[name]; n != nil {
+		known[name] = n.Account
+	}
+	for _, of := range []string{name, o.Username} {
+		if was := known[of]; was != "" && was != wire.UnsignedAccount && was != own {
+			return advised{fmt.Errorf("%s is known under the account %s, and the account here is %s", of, was, own),
+				"nothing was sent. If the other account is yours, bring it here: cape account export on the other machine, move this account-key away, cape account import. If your account changed, and your callers know: cape trust forget " + c.Origin() + " --function " + of}
+		}
+	}
+	return nil
 }
 
 func (a *app) showDeployed(out deployOutput) error {
