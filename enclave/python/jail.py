@@ -15,6 +15,7 @@ import resource
 import select
 import signal
 import socket
+import sys
 
 import check
 import kernel
@@ -336,6 +337,8 @@ def go(channel: worker.Channel, order: dict[str, Any]) -> None:
         os.dup2(null, 1)
         os.dup2(null, 2)
         os.close(null)
+    else:
+        sys.stdout.reconfigure(line_buffering=True)  # whoever looks on sees a line when it is printed
     if order["check"]:
         check.main(channel)
     else:

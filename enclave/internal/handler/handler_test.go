@@ -178,9 +178,80 @@ func TestPrintedFlood(t *testing.T) {
 	if got, err := invoke(t, p, "a"); err != nil || got != "a" {
 		t.Errorf("Invoke = %q, %v", got, err)
 	}
-	if n := len(out.String()); n > maxPrinted {
+	if n := len(out.String()); n > maxPrinted+1<<10 {
 		t.Errorf("kept %d bytes", n)
 	}
+}
+
+// TestPrintedLive: lines arrive while the handler runs, and those before its end are not lost with it.
+func TestPrintedLive(t *testing.T) {
+	h := newHost(t)
+	lines := make(chan string, 8)
+	p := start(t, h, "import time\ndef cape_handler(x):\n print('first')\n time.sleep(60)",
+		func(o *Options) {
+			o.Stdout = writerFunc(func(p []byte) (int, error) { lines <- string(p); return len(p), nil })
+		})
+	go invoke(t, p, "a")
+	select {
+	case got := <-lines:
+		if got != "first\n" {
+			t.Errorf("printed %q", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nothing arrived while the handler ran")
+	}
+	p.Close()
+	var out buffer
+	p = start(t, h, "import os\ndef cape_handler(x):\n print('last'); os._exit(1)", func(o *Options) { o.Stdout = &out })
+	if _, err := invoke(t, p, "a"); !errors.Is(err, ErrEnded) || out.String() != "last\n" {
+		t.Errorf("printed %q, %v", out.String(), err)
+	}
+}
+
+// TestPrinterMarks: what a slow onlooker or the bound costs is said in its place, to the byte.
+func TestPrinterMarks(t *testing.T) {
+	var out buffer
+	begun, on := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	p := newPrinter(nil, writerFunc(func(b []byte) (int, error) {
+		once.Do(func() { close(begun); <-on })
+		return out.Write(b)
+	}))
+	go p.write()
+	print := func(n int, b string) {
+		p.mu.Lock()
+		p.keep([]byte(strings.Repeat(b, n)))
+		p.mu.Unlock()
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+	print(10, "a")
+	<-begun
+	print(maxWaiting, "b")
+	print(7, "c")
+	print(5, "c")
+	close(on)
+	want := strings.Repeat("a", 10) + strings.Repeat("b", maxWaiting) + fmt.Sprintf(omitted, 12)
+	await := func() {
+		t.Helper()
+		for end := time.Now().Add(5 * time.Second); out.String() != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("%d bytes, ending in %.80q; want %d", len(out.String()), out.String()[max(0, len(out.String())-80):], len(want))
+			}
+		}
+	}
+	await()
+	p.mu.Lock()
+	p.kept = maxPrinted - 3
+	p.mu.Unlock()
+	print(5, "d")
+	print(5, "e")
+	want += "ddd" + fmt.Sprintf(tooMuch, maxPrinted)
+	await()
+	close(p.wake)
+	<-p.done
 }
 
 func TestLimits(t *testing.T) {

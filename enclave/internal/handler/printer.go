@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -13,12 +14,17 @@ import (
 const (
 	// maxPrinted bounds what is kept of each stream of a connection.
 	maxPrinted = 4 << 20
+	// maxWaiting bounds what waits for the writer; more is left out.
+	maxWaiting = 256 << 10
 	printPiece = 16 << 10
-	printQueue = 16 // pieces
 	// settleTime bounds how long a result waits for what was printed before it.
 	settleTime = 100 * time.Millisecond
 	// finishTime bounds how long Close waits for the writer.
 	finishTime = time.Second
+
+	// What stands in the place of what is left out.
+	omitted = "\n[... %d bytes left out]\n"
+	tooMuch = "\n[... all further bytes left out: more than %d were printed]\n"
 )
 
 // printer carries what a function prints. The pipe is always read, so that a
@@ -27,29 +33,31 @@ type printer struct {
 	r    *os.File
 	w    io.Writer
 	raw  syscall.RawConn
+	wake chan struct{} // holds one: there is something to write
 	done chan struct{}
 
 	mu      sync.Mutex
-	pending int // bytes read from the pipe, and neither written nor dropped
+	waiting []byte
+	dropped int  // bytes read after waiting, which was full
+	kept    int  // bytes that ever were in waiting
+	writing bool // the writer has something
 }
 
 func newPrinter(r *os.File, w io.Writer) *printer {
-	return &printer{r: r, w: w, done: make(chan struct{})}
+	return &printer{r: r, w: w, wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 func (p *printer) start() (err error) {
 	if p.raw, err = p.r.SyscallConn(); err != nil {
 		return err
 	}
-	queue := make(chan []byte, printQueue)
-	go p.read(queue)
-	go p.write(queue)
+	go p.read()
+	go p.write()
 	return nil
 }
 
-func (p *printer) read(queue chan<- []byte) {
-	defer close(queue)
-	kept := 0
+func (p *printer) read() {
+	defer close(p.wake)
 	for buf := make([]byte, printPiece); ; {
 		n := 0
 		err := p.raw.Read(func(fd uintptr) bool {
@@ -58,42 +66,58 @@ func (p *printer) read(queue chan<- []byte) {
 			var err error
 			n, err = unix.Read(int(fd), buf)
 			if n > 0 {
-				p.pending += n
+				p.keep(buf[:n])
 			}
 			return err != unix.EAGAIN && err != unix.EINTR
 		})
 		if err != nil || n <= 0 {
 			return
 		}
-		keep := min(n, maxPrinted-kept)
-		p.account(n - keep)
-		if keep == 0 {
-			continue
-		}
 		select {
-		case queue <- append([]byte(nil), buf[:keep]...):
-			kept += keep
+		case p.wake <- struct{}{}:
 		default:
-			p.account(keep)
 		}
 	}
 }
 
-func (p *printer) write(queue <-chan []byte) {
+// keep takes what was read, or counts it. Whoever calls holds mu.
+func (p *printer) keep(piece []byte) {
+	if p.kept == maxPrinted {
+		return
+	}
+	if p.dropped > 0 || len(p.waiting)+len(piece) > maxWaiting {
+		p.dropped += len(piece)
+		return
+	}
+	n := min(len(piece), maxPrinted-p.kept)
+	p.waiting = append(p.waiting, piece[:n]...)
+	if p.kept += n; p.kept == maxPrinted {
+		p.waiting = fmt.Appendf(p.waiting, tooMuch, maxPrinted)
+	}
+}
+
+func (p *printer) write() {
 	defer close(p.done)
 	var failed error
-	for piece := range queue {
-		if failed == nil {
-			_, failed = p.w.Write(piece)
+	for range p.wake {
+		for piece := p.take(); len(piece) > 0; piece = p.take() {
+			if failed == nil {
+				_, failed = p.w.Write(piece)
+			}
 		}
-		p.account(len(piece))
 	}
 }
 
-func (p *printer) account(n int) {
+// take returns what is to be written next, nothing when all is.
+func (p *printer) take() []byte {
 	p.mu.Lock()
-	p.pending -= n
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	piece := p.waiting
+	if p.dropped > 0 {
+		piece = fmt.Appendf(piece, omitted, p.dropped)
+	}
+	p.waiting, p.dropped, p.writing = nil, 0, len(piece) > 0
+	return piece
 }
 
 // settle waits, not for long, until what was printed so far is handed over.
@@ -104,7 +128,7 @@ func (p *printer) settle() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
-			idle = err != nil || n == 0 && p.pending == 0
+			idle = err != nil || n == 0 && len(p.waiting)+p.dropped == 0 && !p.writing
 		})
 		if err != nil || idle {
 			return
