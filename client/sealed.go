@@ -67,9 +67,9 @@ func routeOf(path []string) string { return "/" + strings.Join(path, "/") }
 func (c *Client) sealedJudge(pinned []byte) v2.Judge {
 	return func(ctx context.Context, a v2.Answer) (*seal.Attested, error) {
 		ev, err := c.judge.Enclave(ctx, trust.Contact{
-			Origin: c.origin, Document: a.Document, Nonce: a.Nonce, At: c.now(), Verifier: c.verifier,
+			Origin: c.origin, Document: a.Document, Nonce: a.Nonce, At: c.now(), Verifier: c.verifier, KeyPolicy: pinned,
 			Claims: func(ev *attest.Evidence) (trust.Claims, error) {
-				attested, err := a.Bind(ev)
+				attested, err := bind(a, ev, pinned)
 				if err != nil {
 					return trust.Claims{}, err
 				}
@@ -79,17 +79,25 @@ func (c *Client) sealedJudge(pinned []byte) v2.Judge {
 		if err != nil {
 			return nil, err
 		}
-		attested, err := a.Bind(ev) // a judge that looked at nothing has not asked for it
+		attested, err := bind(a, ev, pinned) // a judge that looked at nothing has not asked for it
 		if err != nil {
 			return nil, err
-		}
-		sum := sha256.Sum256(attested.Policy)
-		if pinned != nil && !bytes.Equal(pinned, sum[:]) {
-			return nil, fmt.Errorf("%w: the key policy is not the pinned one: the enclave attests %x, pinned is %x", ErrChecksum, sum, pinned)
 		}
 		ev.Checks = append(ev.Checks, sealedChecks(attested)...)
 		return attested, nil
 	}
+}
+
+// bind binds what came with a document to it, and compares the key policy with the pinned one.
+func bind(a v2.Answer, ev *attest.Evidence, pinned []byte) (*seal.Attested, error) {
+	attested, err := a.Bind(ev)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(attested.Policy); pinned != nil && !bytes.Equal(pinned, sum[:]) {
+		return nil, fmt.Errorf("%w: the key policy is not the pinned one: the enclave attests %x, pinned is %x", ErrChecksum, sum, pinned)
+	}
+	return attested, nil
 }
 
 func claimsOf(a *seal.Attested) (trust.Claims, error) {
@@ -98,7 +106,7 @@ func claimsOf(a *seal.Attested) (trust.Claims, error) {
 		return trust.Claims{}, err
 	}
 	sum := sha256.Sum256(a.Policy)
-	return trust.Claims{KeyPolicy: sum[:], KMS: a.KMS, Trust: encoded}, nil
+	return trust.Claims{KeyPolicy: sum[:], KMS: a.KMS, Trust: encoded, PCR0: a.Admits.PCR0, PCR8: a.Admits.PCR8}, nil
 }
 
 // sealedChecks are the lines of a report about what a session's document vouches for.

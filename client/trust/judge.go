@@ -9,6 +9,7 @@ import (
 
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/chain"
+	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -32,6 +33,9 @@ type Contact struct {
 	At time.Time
 	// Verifier remembers certificate chains.
 	Verifier *chain.Verifier
+	// KeyPolicy is the SHA-256 of the key policy that the caller pinned in this very call, nil
+	// for none: Claims refuses every other.
+	KeyPolicy []byte
 	// Claims reads what the protocol put into the verified document.
 	Claims func(*attest.Evidence) (Claims, error)
 }
@@ -48,6 +52,11 @@ type Claims struct {
 	// Trust is the encoding of the runtime's trust, which PCR16 measures; nil when this
 	// kind of document does not tell.
 	Trust []byte
+	// PCR0 and PCR8 are the images, and the signers of images, whose enclaves the KMS key
+	// opens for, as the key policy lists them: an image must have one of each list. Empty
+	// PCR0: every image of these signers. PCR8 is nil when this kind of document does not
+	// come with the policy.
+	PCR0, PCR8 []nitro.PCR
 }
 
 // Code says what a function name or id meant on this connection.
@@ -106,7 +115,8 @@ type Judge interface {
 // Difference is one value that is not what it was, or not what was asked for.
 type Difference struct {
 	// What names the value: "root", "PCR0", "key policy", "KMS key", "trust", "function ID",
-	// "account of user/name", "version of user/name".
+	// "account of user/name", "account of user", "version of user/name", "the key opens for
+	// PCR0" or PCR8: then New is an image or signer that is not among the accepted ones, Old.
 	What string
 	// Old are the accepted values and New the one that was found, lower hex. New is
 	// "absent" when the document lacks it.

@@ -35,6 +35,9 @@ type Introduction struct {
 	// KeyPolicy is the SHA-256 of the KMS key policy, lower hex, empty if this
 	// document does not carry it.
 	KeyPolicy string
+	// KeyPCR0 and KeyPCR8 are the images and signers that the key opens for, as in Claims;
+	// KeyPCR8 is nil if this document does not tell.
+	KeyPCR0, KeyPCR8 []nitro.PCR
 	// KMS is the ARN of the KEK, and Trust what the runtime believes; empty and nil if
 	// this document does not tell.
 	KMS   string
@@ -60,6 +63,9 @@ const (
 	AccountAdded
 	// Unsigned: no account signed Function: the operator could run and decrypt for it.
 	Unsigned
+	// OpensForOthers: a first contact that nobody was asked about: the KMS key opens for more
+	// than the enclave's own image; see Introduction.
+	OpensForOthers
 	// NotRemembered: the trust file cannot be written; Cause tells why.
 	NotRemembered
 )
@@ -72,6 +78,8 @@ type Notice struct {
 	Function string
 	Old, New string
 	Cause    error
+	// Introduction is what OpensForOthers is about.
+	Introduction *Introduction
 }
 
 // Keeper is the Judge for people. It is used for one origin at a time.
@@ -149,13 +157,18 @@ func (k *Keeper) known(ctx context.Context, c Contact, entry *wire.TrustOrigin) 
 	if d := pinDifferences(entry, claims); len(d) > 0 {
 		return nil, &Change{Origin: c.Origin, Differences: d}
 	}
+	if entry.KeyPolicy == "" {
+		if err := k.admits(c, pcrs, claims); err != nil {
+			return nil, err
+		}
+	}
 	if !c.Archived {
 		if err := k.addPins(ctx, c.Origin, entry, claims); err != nil {
 			return nil, err
 		}
 	}
 	state := policy.Held
-	if claims.KeyPolicy == nil {
+	if claims.KeyPolicy == nil || entry.KeyPolicy == "" && !claims.shown() {
 		state = policy.NotChecked
 	}
 	ev.Checks = append(ev.Checks, pinChecks(state, claims)...)
@@ -218,8 +231,27 @@ func (k *Keeper) stated(c Contact) (*attest.Evidence, error) {
 	case err != nil:
 		return nil, err
 	}
+	if err := k.admits(c, k.PCRs, claims); err != nil {
+		return nil, err
+	}
 	ev.Checks = append(ev.Checks, pinChecks(policy.NotChecked, claims)...)
 	return ev, nil
+}
+
+// admits refuses a key that opens for images which are not among the accepted ones, unless
+// the call pins its policy.
+func (k *Keeper) admits(c Contact, accepted map[int][]nitro.PCR, claims Claims) error {
+	if c.KeyPolicy != nil {
+		return nil
+	}
+	d := foreign(accepted, claims)
+	if len(d) == 0 {
+		return nil
+	}
+	for i := range d {
+		d[i].Stated = len(k.PCRs) > 0
+	}
+	return &Change{Origin: c.Origin, Differences: d}
 }
 
 // introduce verifies the first document of an origin, asks, and remembers.
@@ -232,8 +264,16 @@ func (k *Keeper) introduce(ctx context.Context, c Contact) (*attest.Evidence, er
 	if err != nil {
 		return nil, err
 	}
-	in := Introduction{Origin: c.Origin, Root: hex.EncodeToString(ev.Root[:]), Development: ev.DevelopmentRoot,
-		PCRs: map[int]nitro.PCR{}, KeyPolicy: hex.EncodeToString(claims.KeyPolicy), KMS: claims.KMS}
+	in := Introduction{Origin: c.Origin, Root: hex.EncodeToString(ev.Root[:]), Development: ev.DevelopmentRoot, PCRs: map[int]nitro.PCR{},
+		KeyPolicy: hex.EncodeToString(claims.KeyPolicy), KeyPCR0: claims.PCR0, KeyPCR8: claims.PCR8, KMS: claims.KMS}
+	if len(k.PCRs) > 0 {
+		if err := k.admits(c, k.PCRs, claims); err != nil {
+			return nil, err
+		}
+		if !claims.shown() {
+			in.KeyPolicy = "" // it may open for others than the stated images
+		}
+	}
 	if claims.Trust != nil {
 		if in.Trust, err = readTrust(claims.Trust); err != nil {
 			return nil, fmt.Errorf("%w: the runtime's trust: %w", attest.ErrField, err)
@@ -291,6 +331,9 @@ func (k *Keeper) remember(ctx context.Context, c Contact, ev *attest.Evidence, i
 		return err
 	}
 	k.notify(Notice{Kind: Added, Origin: c.Origin, Root: in.Root})
+	if images, signers := in.Others(); k.FirstUse && in.KeyPCR8 != nil && (len(in.KeyPCR0) == 0 || len(images)+len(signers) > 0) {
+		k.notify(Notice{Kind: OpensForOthers, Origin: c.Origin, Introduction: &in})
+	}
 	return nil
 }
 

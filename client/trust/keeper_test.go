@@ -25,6 +25,8 @@ type bench struct {
 	authority *attestkit.Authority
 	doc       nitro.Document
 	policy    []byte
+	pcr0      []nitro.PCR // what the policy admits; none: a document of v1, which does not show it
+	pcr8      []nitro.PCR
 	at        time.Time
 	notices   []trust.Notice
 	asked     []trust.Introduction
@@ -42,7 +44,9 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) contact() trust.Contact {
 	return trust.Contact{Origin: origin, Document: b.authority.Sign(b.doc), Nonce: b.doc.Nonce, At: b.at, Verifier: chain.New(),
-		Claims: func(*attest.Evidence) (trust.Claims, error) { return trust.Claims{KeyPolicy: b.policy}, nil }}
+		Claims: func(*attest.Evidence) (trust.Claims, error) {
+			return trust.Claims{KeyPolicy: b.policy, PCR0: b.pcr0, PCR8: b.pcr8}, nil
+		}}
 }
 
 func (b *bench) meet(t *testing.T) (*attest.Evidence, error) {
@@ -287,7 +291,7 @@ func TestKeyPolicyIsAddedOnce(t *testing.T) {
 	if last := ev.Checks[len(ev.Checks)-1]; last.Name != "key_policy" || last.State.String() != "not checked" {
 		t.Errorf("%+v", last)
 	}
-	b.policy = policy
+	b.policy, b.pcr8 = policy, []nitro.PCR{b.doc.PCRs[8]}
 	if _, err := b.meet(t); err != nil || b.entry(t).KeyPolicy != hex.EncodeToString(policy) {
 		t.Fatal(err)
 	}

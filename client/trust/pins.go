@@ -27,7 +27,8 @@ func pinDifferences(e *wire.TrustOrigin, c Claims) []Difference {
 	return out
 }
 
-// addPins remembers what an entry made by an earlier kind of document does not hold yet.
+// addPins remembers what an entry made by an earlier kind of document does not hold yet. A
+// key policy is remembered only if it came along, so that it was seen what it admits.
 func (k *Keeper) addPins(ctx context.Context, origin string, entry *wire.TrustOrigin, c Claims) error {
 	if !lacksPins(entry, c) {
 		return nil
@@ -42,7 +43,7 @@ func (k *Keeper) addPins(ctx context.Context, origin string, entry *wire.TrustOr
 			return &Change{Origin: origin, Differences: d}
 		}
 		added = nil
-		if e.KeyPolicy == "" && c.KeyPolicy != nil {
+		if e.KeyPolicy == "" && c.KeyPolicy != nil && c.shown() {
 			e.KeyPolicy = hex.EncodeToString(c.KeyPolicy)
 			added = append(added, Notice{Kind: KeyPolicyAdded, Origin: origin, New: e.KeyPolicy})
 		}
@@ -65,7 +66,7 @@ func (k *Keeper) addPins(ctx context.Context, origin string, entry *wire.TrustOr
 }
 
 func lacksPins(e *wire.TrustOrigin, c Claims) bool {
-	return e.KeyPolicy == "" && c.KeyPolicy != nil || e.KMS == "" && c.KMS != "" || e.Trust == nil && c.Trust != nil
+	return e.KeyPolicy == "" && c.KeyPolicy != nil && c.shown() || e.KMS == "" && c.KMS != "" || e.Trust == nil && c.Trust != nil
 }
 
 // readTrust decodes what PCR16 measures.

@@ -23,7 +23,8 @@ type Policy struct {
 	PCRs map[int][]nitro.PCR
 	// KeyPolicies are the acceptable SHA-256 sums of the KMS key policy.
 	KeyPolicies [][32]byte
-	// KeyPolicyNotChecked accepts any key policy.
+	// KeyPolicyNotChecked accepts any key policy that opens for no other images than PCRs
+	// accepts. Documents of v1 do not show that: with them, it accepts any.
 	KeyPolicyNotChecked bool
 	// Accounts are the accounts of users whose functions are called by name, or whose
 	// Cape Keys are used.
@@ -48,6 +49,12 @@ func (p Policy) Enclave(_ context.Context, c Contact) (*attest.Evidence, error) 
 		return nil, err
 	}
 	if p.KeyPolicyNotChecked || claims.KeyPolicy == nil {
+		if d := foreign(p.PCRs, claims); len(d) > 0 && c.KeyPolicy == nil {
+			for i := range d {
+				d[i].Stated = true
+			}
+			return nil, &Change{Origin: c.Origin, Differences: d}
+		}
 		ev.Checks = append(ev.Checks, pinChecks(policy.NotChecked, claims)...)
 		return ev, nil
 	}

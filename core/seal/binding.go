@@ -22,6 +22,9 @@ type Attested struct {
 	// KMS is the ARN of the KEK, born inside an enclave with exactly Policy.
 	KMS    string
 	Policy []byte
+	// Admits is Policy, read: the images whose enclaves the KEK opens for. Whether they are
+	// acceptable is the caller's to say.
+	Admits keypolicy.Params
 	// TLS is SHA-256 of the SPKI of the enclave's own TLS key, nil without one.
 	TLS []byte
 	// ReceiptKey signs receipts; nil for a Cape Key.
@@ -61,36 +64,33 @@ func (b *binding) check(evidence *attest.Evidence, roots [][]byte) (*Attested, e
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
 	}
-	if err := b.checkKey(evidence, config, roots); err != nil {
+	admits, err := b.checkKey(evidence, config, roots)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrTrust, err)
 	}
-	return &Attested{Evidence: evidence, Config: config, KMS: config.KMS, Policy: b.policy, TLS: b.tls, Nonce: bytes.Clone(b.nonce)}, nil
+	return &Attested{Evidence: evidence, Config: config, KMS: config.KMS, Policy: b.policy, Admits: admits, TLS: b.tls, Nonce: bytes.Clone(b.nonce)}, nil
 }
 
 // checkKey holds the enclave's registers, its configuration, its key's policy and the key's
 // birth against each other.
-func (b *binding) checkKey(evidence *attest.Evidence, config *wire.Config, roots [][]byte) error {
+func (b *binding) checkKey(evidence *attest.Evidence, config *wire.Config, roots [][]byte) (p keypolicy.Params, err error) {
 	want, err := wire.ExpectedPCR16(config.Trust)
 	if err != nil {
-		return err
+		return p, err
 	}
 	if got, ok := evidence.Document.PCRs[wire.TrustPCR]; !ok || got != nitro.PCR(want) {
-		return fmt.Errorf("PCR16 is not that of the trust in its configuration")
+		return p, fmt.Errorf("PCR16 is not that of the trust in its configuration")
 	}
 	if len(b.policy) == 0 {
-		return fmt.Errorf("it has not inspected its key yet: try again in a moment")
+		return p, fmt.Errorf("it has not inspected its key yet: try again in a moment")
 	}
-	p, err := keypolicy.Parse(b.policy)
-	if err != nil {
-		return err
+	if p, err = keypolicy.Parse(b.policy); err != nil {
+		return p, err
 	}
 	if p.PCR16 != nitro.PCR(want) || p.Role != config.Trust.Role {
-		return fmt.Errorf("its key's policy is for another trust")
+		return p, fmt.Errorf("its key's policy is for another trust")
 	}
-	if err := keypolicy.CheckBirthWith(b.verifier, b.birth, config.KMS, b.policy, roots...); err != nil {
-		return err
-	}
-	return nil
+	return p, keypolicy.CheckBirthWith(b.verifier, b.birth, config.KMS, b.policy, roots...)
 }
 
 // receiptKey reads the Ed25519 key of a session's document: an SPKI of 44 bytes (RFC 8410).

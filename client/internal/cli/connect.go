@@ -250,6 +250,7 @@ func introduction(in trust.Introduction) string {
 	}
 	if in.KeyPolicy != "" {
 		fmt.Fprintf(&b, "  key policy  %s\n", in.KeyPolicy)
+		b.WriteString(opensFor(in))
 	}
 	if in.KMS != "" {
 		fmt.Fprintf(&b, "  KMS key     %s\n", clean(in.KMS))
@@ -258,6 +259,27 @@ func introduction(in trust.Introduction) string {
 		fmt.Fprintf(&b, "  believes    %s\n", clean(trust.TrustText(in.Trust)))
 	}
 	b.WriteString("Compare the values with those that the publisher of the image states.\n")
+	return b.String()
+}
+
+// opensFor says which images the KMS key opens for, beside the one that runs.
+func opensFor(in trust.Introduction) string {
+	if in.KeyPCR8 == nil {
+		return "  opens for   images that documents of this kind do not tell\n"
+	}
+	var b strings.Builder
+	images, signers := in.Others()
+	for _, v := range images {
+		fmt.Fprintf(&b, "  opens for   %s too (PCR0: ANOTHER IMAGE)\n", v)
+	}
+	for _, v := range signers {
+		fmt.Fprintf(&b, "  opens for   %s too (PCR8: ANOTHER SIGNER)\n", v)
+	}
+	if len(in.KeyPCR0) == 0 {
+		b.WriteString("  opens for   ANY IMAGE of these signers (PCR8): whoever holds the key of such a certificate can read stored functions\n")
+	} else if b.Len() == 0 {
+		b.WriteString("  opens for   this image alone\n")
+	}
 	return b.String()
 }
 

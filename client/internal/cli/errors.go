@@ -125,6 +125,9 @@ func hintChange(c *trust.Change) string {
 		}
 	}
 	for _, d := range c.Differences {
+		if pcr, ok := strings.CutPrefix(d.What, "the key opens for PCR"); ok {
+			return "nothing was sent. Whoever runs such an image reads everything that is stored on the server. If it is acceptable too, for instance as the next signer, say so: --pcr " + pcr + ":" + d.New + ", beside the values expected now."
+		}
 		name, isAccount := strings.CutPrefix(d.What, "account of ")
 		switch {
 		case isAccount && d.Stated:

@@ -49,6 +49,8 @@ func noticeText(n trust.Notice) string {
 		return fmt.Sprintf("WARNING: %s is signed by no account: the operator could decrypt what you send to it.", n.Function)
 	case trust.NameChanged:
 		return fmt.Sprintf("WARNING: %s means other code than last time.\n  was: %s\n  is:  %s", n.Function, n.Old, n.New)
+	case trust.OpensForOthers:
+		return "WARNING: the KMS key of " + n.Origin + " opens for more than the image that it runs:\n" + strings.TrimSuffix(opensFor(*n.Introduction), "\n")
 	case trust.NotRemembered:
 		return fmt.Sprintf("The trust file cannot be written, so nothing new is remembered: %v", n.Cause)
 	}

@@ -63,7 +63,7 @@ func setup(env *testscript.Env) error {
 	for name, value := range map[string]string{
 		"HOME": filepath.Join(env.WorkDir, "home"), "XDG_DATA_HOME": filepath.Join(env.WorkDir, "data"), "SERVER": s.URL,
 		"CAPE_ENCLAVE_HOST": s.URL, "CAPE_ROOT_CERT": root, "CAPE_LOCAL_CONFIG_DIR": filepath.Join(env.WorkDir, "config"),
-		"PCR0": s.PCRs[0].String(), "PCR0_UPPER": strings.ToUpper(s.PCRs[0].String()), "OTHER_PCR": attestkit.PCR(9).String(),
+		"PCR0": s.PCRs[0].String(), "PCR8": s.PCRs[8].String(), "PCR0_UPPER": strings.ToUpper(s.PCRs[0].String()), "OTHER_PCR": attestkit.PCR(9).String(),
 		"ZEROS": strings.Repeat("0", 64), "TOKEN": testkit.Token("ann"), "TOKEN_BOB": testkit.Token("bob"), "PAT": testkit.AccessToken("ann"),
 		"KEY_POLICY": hex.EncodeToString(s.KeyPolicy[:]), "TZ": "UTC", "CAPE_PROTOCOL": "v1",
 	} {
