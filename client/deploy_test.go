@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"os"
@@ -122,9 +123,16 @@ func TestKeysAndEncrypt(t *testing.T) {
 	if err != nil || string(r.Output) != "secret" {
 		t.Fatalf("encrypted input: %v", err)
 	}
-	if r.InputCompared {
-		t.Error("an encrypted input cannot have been compared")
+	if r.Checksums.Input != sha256.Sum256(sealed) {
+		t.Error("the input that was signed is not the one that was sent")
 	}
+	s.Lie(func(l *testkit.Lies) {
+		l.Sign = func(r *wire.ResultV1) { sum := sha256.Sum256([]byte("secret")); r.Checksums.Input = sum[:] }
+	})
+	if _, err := c.Run(t.Context(), client.Function{Name: f.ID}, sealed); !errors.Is(err, client.ErrChecksum) {
+		t.Errorf("another input signed than the encrypted one that was sent: %v, want ErrChecksum", err)
+	}
+	s.Lie(func(l *testkit.Lies) { l.Sign = nil })
 	for _, key := range []*client.CapeKey{own, bob} {
 		again, err := c.StoredKey(t.Context(), key)
 		if err != nil || !again.Public.Equal(key.Public) {

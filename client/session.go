@@ -31,9 +31,6 @@ type Result struct {
 	// Signature is over Checksums (RSA-PSS, SHA-256); nil in v2, where Receipt takes its
 	// place.
 	Signature []byte
-	// InputCompared is false only for Cape-encrypted inputs in v1: there the enclave signs
-	// the sum of what the function saw, which nobody else can compute.
-	InputCompared bool
 	// Evidence is the document that the session was opened with.
 	Evidence *attest.Evidence
 }
@@ -191,7 +188,7 @@ func (t talkV1) invoke(ctx context.Context, input []byte) (*Result, error) {
 		return nil, err
 	}
 	return &Result{
-		Output: r.Output, Signature: r.Signature, InputCompared: r.InputCompared, Evidence: t.session.Evidence(),
+		Output: r.Output, Signature: r.Signature, Evidence: t.session.Evidence(),
 		Checksums: Checksums{Input: r.Checksums.Input, Function: r.Checksums.Function, Output: r.Checksums.Output},
 	}, nil
 }

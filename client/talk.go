@@ -56,7 +56,7 @@ func (t talkV2) wait(ctx context.Context, call *v2.Call, output io.Writer) (*Res
 	sums := o.Result.Checksums
 	ev := t.session.Attested().Evidence
 	return &Result{
-		Output: o.Output, InputCompared: true, Evidence: ev,
+		Output: o.Output, Evidence: ev,
 		Checksums: Checksums{Input: [32]byte(sums.Input), Function: [32]byte(sums.Function), Output: [32]byte(sums.Output)},
 		Receipt:   t.client.receipt(o, ev),
 	}, nil

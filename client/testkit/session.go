@@ -129,6 +129,7 @@ func (c *session) invoke(ctx context.Context, f *Function) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	in := sha256.Sum256(input) // as it was sent
 	if envelope.IsSealed(input) {
 		if input, err = envelope.OpenOld(c.CapeKey(f.User), input, false); err != nil {
 			return err
@@ -139,7 +140,7 @@ func (c *session) invoke(ctx context.Context, f *Function) error {
 		text := wire.EncodeErrorV1(wire.CodeFunctionError, err.Error())
 		return c.ws.Write(ctx, websocket.MessageText, text)
 	}
-	in, out := sha256.Sum256(input), sha256.Sum256(output)
+	out := sha256.Sum256(output)
 	r := wire.ResultV1{Type: wire.TypeResult, Message: output, Checksums: wire.ChecksumsV1{Input: in[:], Function: f.checksum(), Output: out[:]}}
 	lies := c.lying()
 	if lies.Sign != nil {

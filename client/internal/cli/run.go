@@ -275,10 +275,6 @@ func (a *app) showResultChecks(r *client.Result, whence string) {
 		a.note("%s", checkLine("held", "signature", "checksums signed by the attested key"))
 	}
 	a.note("%s", checkLine("held", "function", fmt.Sprintf("%x, %s", r.Checksums.Function, whence)))
-	if r.InputCompared {
-		a.note("%s", checkLine("held", "input", fmt.Sprintf("%x, as sent", r.Checksums.Input)))
-	} else {
-		a.note("%s", checkLine("not checked", "input", "it was sent encrypted; the enclave signed the sum of what it decrypted"))
-	}
+	a.note("%s", checkLine("held", "input", fmt.Sprintf("%x, as sent", r.Checksums.Input)))
 	a.note("%s", checkLine("held", "output", fmt.Sprintf("%x, as received", r.Checksums.Output)))
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/cape-functions/cape/client/internal/link"
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/nitro"
-	"github.com/cape-functions/cape/core/envelope"
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -144,9 +143,6 @@ type Result struct {
 	Output    []byte
 	Checksums seal.Checksums
 	Signature []byte
-	// InputCompared is false for Cape-encrypted inputs: the checksum is that of what
-	// the function saw, which this client cannot compute.
-	InputCompared bool
 }
 
 // take waits for the connection; its error is why it cannot be used.
@@ -235,16 +231,15 @@ func (s *Session) verify(input []byte, a *wire.ResultV1) (*Result, error) {
 	if err := seal.VerifyChecksums(s.claims.SignatureKey, c, a.SignedChecksums); err != nil {
 		return nil, fmt.Errorf("%w: %w", link.ErrChecksum, err)
 	}
-	compared := !envelope.IsSealed(input)
 	switch {
 	case !bytes.Equal(c.Function[:], s.function):
 		return nil, fmt.Errorf("%w: the result is of another function: %x, not %x", link.ErrChecksum, c.Function, s.function)
 	case c.Output != sha256.Sum256(a.Message):
 		return nil, fmt.Errorf("%w: the output is not the one that was signed", link.ErrChecksum)
-	case compared && c.Input != sha256.Sum256(input):
+	case c.Input != sha256.Sum256(input):
 		return nil, fmt.Errorf("%w: the enclave signed another input than the one sent", link.ErrChecksum)
 	}
-	return &Result{Output: a.Message, Checksums: c, Signature: a.SignedChecksums, InputCompared: compared}, nil
+	return &Result{Output: a.Message, Checksums: c, Signature: a.SignedChecksums}, nil
 }
 
 // Deploy sends name and body, a raw Cape envelope, and returns the new function's id.
