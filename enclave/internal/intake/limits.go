@@ -100,31 +100,38 @@ func OwnLimits(text []byte, l wire.LimitsConfig) (wire.LimitsConfig, error) {
 		if *one.limit < one.usual {
 			most = *one.limit
 		}
-		if value <= 0 || uint64(value) > most {
-			return l, refuse("%s: %s must be more than nothing, and at most %s here", configName, one.name, inUnits(one.name, most))
+		if least := min(one.floor, most); value <= 0 || uint64(value) < least || uint64(value) > most {
+			return l, refuse("%s: %s must be at least %s, and at most %s here", configName, one.name, inUnits(one.name, least), inUnits(one.name, most))
 		}
 		*one.limit = uint64(value)
 	}
 	return l, nil
 }
 
-// row is one limit: where it stands, its default, below which an operator's limit is the ceiling, and the ceiling otherwise.
+// Floors are what the jail and an empty function need: with less every call would fail.
+const (
+	minMemory = 32 << 20
+	minFiles  = 16
+)
+
+// row is one limit: where it stands, the least that is of use, its default, below which an operator's limit is the ceiling,
+// and the ceiling otherwise.
 type row struct {
-	name           string
-	limit          *uint64
-	usual, ceiling uint64
+	name                  string
+	limit                 *uint64
+	floor, usual, ceiling uint64
 }
 
 func rows(l *wire.LimitsConfig) []row {
 	d := wire.DefaultLimits()
 	return []row{
-		{"memory", &l.Memory, d.Memory, wire.MaxHandlerMemory},
-		{"disk", &l.Scratch, d.Scratch, wire.MaxHandlerScratch},
-		{"processes", &l.Procs, d.Procs, wire.MaxHandlerProcs},
-		{"files", &l.Files, d.Files, wire.MaxHandlerFiles},
-		{"cpu", &l.CPU, d.CPU, wire.MaxHandlerCPU},
-		{"time", &l.CallMS, d.CallMS, uint64(wire.MaxHandlerCall.Milliseconds())},
-		{"output", &l.Output, d.Output, wire.MaxOutput},
+		{"memory", &l.Memory, minMemory, d.Memory, wire.MaxHandlerMemory},
+		{"disk", &l.Scratch, 1, d.Scratch, wire.MaxHandlerScratch},
+		{"processes", &l.Procs, 1, d.Procs, wire.MaxHandlerProcs},
+		{"files", &l.Files, minFiles, d.Files, wire.MaxHandlerFiles},
+		{"cpu", &l.CPU, 1, d.CPU, wire.MaxHandlerCPU},
+		{"time", &l.CallMS, 1, d.CallMS, uint64(wire.MaxHandlerCall.Milliseconds())},
+		{"output", &l.Output, 1, d.Output, wire.MaxOutput},
 	}
 }
 

@@ -28,7 +28,7 @@ func TestOwnLimits(t *testing.T) {
 		{"# nothing\n[limits]\n", d},
 		{"[limits]\nmemory = \"512MiB\"\n", with(func(l *wire.LimitsConfig) { l.Memory = 512 << 20 })},
 		{"[limits]\nmemory = \"16 GiB\"\n", with(func(l *wire.LimitsConfig) { l.Memory = wire.MaxHandlerMemory })},
-		{"[limits]\nmemory = 1000000\ndisk = \"64KiB\"\noutput = 1\n", with(func(l *wire.LimitsConfig) { l.Memory, l.Scratch, l.Output = 1_000_000, 64<<10, 1 })},
+		{"[limits]\nmemory = 33554432\nfiles = 16\ndisk = \"64KiB\"\noutput = 1\n", with(func(l *wire.LimitsConfig) { l.Memory, l.Files, l.Scratch, l.Output = 32<<20, 16, 64<<10, 1 })},
 		{"limits = { processes = 1, files = 4096, cpu = 0.5, time = \"1m30s\" }", with(func(l *wire.LimitsConfig) { l.Procs, l.Files, l.CPU, l.CallMS = 1, 4096, 500, 90_000 })},
 		{"[limits]\ncpu = 64\n", with(func(l *wire.LimitsConfig) { l.CPU = 64_000 })},
 	} {
@@ -66,6 +66,9 @@ func TestOwnLimitsRefuses(t *testing.T) {
 		"time of a number":   "[limits]\ntime = 30\n",
 		"no time":            "[limits]\ntime = \"soon\"\n",
 		"too long":           "[limits]\ntime = \"11m\"\n",
+		"below memory":       "[limits]\nmemory = \"32767KiB\"\n",
+		"a byte of memory":   "[limits]\nmemory = 1\n",
+		"below files":        "[limits]\nfiles = 15\n",
 		"above memory":       "[limits]\nmemory = \"17GiB\"\n",
 		"above files":        "[limits]\nfiles = 4097\n",
 		"above processes":    "[limits]\nprocesses = 513\n",
@@ -85,7 +88,7 @@ func TestOwnLimitsRefuses(t *testing.T) {
 
 // TestCheckReadsLimits: cape.toml is judged when a function is deployed.
 func TestCheckReadsLimits(t *testing.T) {
-	for text, ok := range map[string]bool{"[limits]\nmemory = \"1MiB\"\n": true, "[limits]\nmemory = 0\n": false, strings.Repeat("#", wire.MaxFunctionConfig+1): false} {
+	for text, ok := range map[string]bool{"[limits]\nmemory = \"64MiB\"\n": true, "[limits]\nmemory = \"1MiB\"\n": false, "[limits]\nmemory = 0\n": false, strings.Repeat("#", wire.MaxFunctionConfig+1): false} {
 		zip := pack(t, item{name: "fn/app.py", data: app}, item{name: "fn/cape.toml", data: text}, item{name: "fn/sub/cape.toml", data: "not ours"})
 		if _, err := Check(t.Context(), strings.NewReader(string(zip)), int64(len(zip)), rules(), accept); (err == nil) != ok || err != nil && !errors.Is(err, ErrInvalid) {
 			t.Errorf("%.30q: %v", text, err)
