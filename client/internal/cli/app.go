@@ -49,6 +49,7 @@ type app struct {
 	}
 	notices *notices
 	loaded  *config.Settings
+	writes  bool          // the presets file is about to be written, and may be new
 	answers *bufio.Reader // of questions on a terminal
 }
 
@@ -173,7 +174,7 @@ func (a *app) settings() (*config.Settings, error) {
 	if a.flags.insecure {
 		flags[config.DisableTLS] = "true"
 	}
-	s, err := config.Load(config.Input{Flags: flags, Presets: a.flags.presets, Getenv: a.Getenv, Home: a.Home})
+	s, err := config.Load(config.Input{Flags: flags, Presets: a.flags.presets, Create: a.writes, Getenv: a.Getenv, Home: a.Home})
 	if err == nil {
 		a.loaded = s
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -61,6 +62,10 @@ an expectation for is not checked.`
 			if err != nil {
 				return err
 			}
+			if a.flags.rootCert != "" && q.root != "" {
+				return fmt.Errorf("%w: --root and --root-cert mean the same: give one", errUsage)
+			}
+			q.root = cmp.Or(q.root, a.flags.rootCert)
 			p, when, err := q.policy(a.Now())
 			if err != nil {
 				return err

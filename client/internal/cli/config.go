@@ -30,6 +30,7 @@ Keys:
   cape config enclave_host https://cape.example.com`,
 		Args: args(0, 2, ""),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			a.writes = len(given) == 2
 			s, err := a.settings()
 			if err != nil {
 				return err

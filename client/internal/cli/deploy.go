@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cape-functions/cape/client"
+	"github.com/cape-functions/cape/client/internal/vendoring"
 	"github.com/cape-functions/cape/client/trust"
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -105,6 +106,9 @@ func (a *app) deploy(ctx context.Context, flags deployFlags, path string) error 
 	}
 	if err := a.sameAccount(c, o); err != nil {
 		return err
+	}
+	if vendoring.Missing(path) {
+		a.note("Note: requirements.txt asks for packages, and none are in the folder. Enclaves fetch nothing: cape function vendor %s", path)
 	}
 	bar := a.progress("Deploying")
 	p.Progress = bar.update

@@ -47,6 +47,8 @@ type Input struct {
 	Flags map[string]string
 	// Presets is the file that a flag named, empty if none did.
 	Presets string
+	// Create lets that file be absent: it is about to be written.
+	Create bool
 	// Getenv returns an environment variable.
 	Getenv func(string) (string, bool)
 	// Home is the user's home directory.
@@ -73,8 +75,8 @@ type layer struct {
 	values map[string]string
 }
 
-// Load reads everything. A presets file that is not there is an empty one; one that
-// cannot be read is an error.
+// Load reads everything. A presets file that is not there is an empty one, unless a flag
+// named it; one that cannot be read is an error.
 func Load(in Input) (*Settings, error) {
 	env := map[string]string{}
 	for _, key := range Keys() {
@@ -91,6 +93,9 @@ func Load(in Input) (*Settings, error) {
 	}
 	if path == "" {
 		path = defaultPresets(in.Home)
+	}
+	if in.Presets != "" && !in.Create && !exists(path) {
+		return nil, fmt.Errorf("%w: there is no %s", ErrFile, path)
 	}
 	presets, err := readValues(path)
 	if err != nil {
@@ -267,10 +272,37 @@ func readObject(path string) (map[string]any, error) {
 	return raw, nil
 }
 
-// Set writes one setting into the presets file; an empty value removes it.
+// check tells whether a setting may have the value. Errors match ErrValue.
+func check(name, value string) error {
+	var why error
+	switch name {
+	case EnclaveHost, AuthHost:
+		_, why = trust.Origin(strings.TrimRight(value, "/"))
+	case Protocol:
+		if value != "v2" && value != "v1" {
+			why = errors.New("it is neither v2 nor v1")
+		}
+	case DisableTLS:
+		if _, err := strconv.ParseBool(value); err != nil {
+			why = errors.New("it is neither true nor false")
+		}
+	}
+	if why != nil {
+		return fmt.Errorf("%w: %s, %.200q: %w", ErrValue, name, value, why)
+	}
+	return nil
+}
+
+// Set writes one setting into the presets file; an empty value removes it. Errors match
+// ErrKey, ErrValue or ErrFile.
 func Set(ctx context.Context, path, name, value string) error {
 	if !Known(name) || name == PresetsFile {
 		return fmt.Errorf("%w: %.100q", ErrKey, name)
+	}
+	if value != "" {
+		if err := check(name, value); err != nil {
+			return err
+		}
 	}
 	release, err := lockfile.Lock(ctx, path)
 	if err != nil {

@@ -57,6 +57,19 @@ type Result struct {
 	Packages []string
 }
 
+// Missing tells whether a deploy folder asks for dependencies and seems to hold none: neither
+// what Vendor fetched nor what pip installs.
+func Missing(dir string) bool {
+	if checkRequirements(dir) != nil {
+		return false
+	}
+	if _, err := os.Lstat(filepath.Join(dir, ListFile)); err == nil {
+		return false
+	}
+	entries, err := os.ReadDir(dir)
+	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), ".dist-info") })
+}
+
 // Vendor fetches what requirements.txt of the folder asks for into the folder, in the
 // place of what was vendored there before.
 func Vendor(ctx context.Context, o Options) (*Result, error) {
