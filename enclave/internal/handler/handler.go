@@ -19,6 +19,8 @@ var (
 	ErrOutOfMemory = errors.New("function ran out of memory")
 	// ErrTooLarge: the input or the result is larger than allowed.
 	ErrTooLarge = errors.New("input or result is too large")
+	// ErrResultTooLarge: it is the result. It wraps ErrTooLarge.
+	ErrResultTooLarge = fmt.Errorf("%w: the result", ErrTooLarge)
 	// ErrEnded: the process ended: it exited, was killed, broke the protocol, or
 	// was closed. Errors that wrap it say which.
 	ErrEnded = errors.New("function's process ended")

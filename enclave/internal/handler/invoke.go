@@ -148,7 +148,7 @@ func (p *Process) readResult(t *timer, output io.Writer) error {
 		case kindMemory:
 			return ErrOutOfMemory
 		case kindTooLarge:
-			return fmt.Errorf("%w: the result has more than %d bytes", ErrTooLarge, p.limits.Output)
+			return fmt.Errorf("%w has more than %d bytes", ErrResultTooLarge, p.limits.Output)
 		default:
 			return p.broke(errProtocol)
 		}

@@ -130,7 +130,7 @@ func TestInvokeHostile(t *testing.T) {
 		{"stops half way", "import os, time\ndef cape_handler(x):\n os.write(4, b'o\\0\\0\\1\\0abc'); time.sleep(1000)", ErrTimeout},
 		{"garbled exception", "import os, time\ndef cape_handler(x):\n os.write(4, b'x\\0\\0\\0\\4\\0\\0\\1\\0'); time.sleep(1000)", ErrEnded},
 		{"endless result", "import os\ndef cape_handler(x):\n while True: os.write(4, b'o\\0\\0\\x10\\0' + b'a' * 4096)", ErrEnded},
-		{"too large a result", "def cape_handler(x): return b'a' * 3_000_000", ErrTooLarge},
+		{"too large a result", "def cape_handler(x): return b'a' * 3_000_000", ErrResultTooLarge},
 	} {
 		if c.name == "kills all" && plain(h) {
 			continue // without a pid namespace it would end the tests themselves

@@ -84,11 +84,13 @@ func rules() []rule {
 		{vault.ErrUnavailable, fault{wire.CodeUnavailable, "storage or key service cannot be reached", again, true}},
 		{errMemory, fault{wire.CodeUnavailable, "the enclave has no memory left for a message of this size", again, true}},
 		{errLimit, fault{wire.CodeTooLarge, errLimit.Error(), "send less at once", false}},
-		{handler.ErrTimeout, fault{wire.CodeTimeout, "the function took too long", "give it less to do in one call", true}},
-		{handler.ErrOutOfMemory, fault{wire.CodeOutOfMemory, "the function ran out of memory", "give it less to do in one call", true}},
-		{handler.ErrTooLarge, fault{wire.CodeTooLarge, "the input or the result is larger than allowed", "split it over several calls", false}},
+		{handler.ErrTimeout, fault{wire.CodeTimeout, "the function took too long: its limit of time is over", "give it less to do in one call, or more `time` in its cape.toml", true}},
+		{handler.ErrOutOfMemory, fault{wire.CodeOutOfMemory, "the function ran out of its limit of memory", "give it less to do in one call, or more `memory` in its cape.toml", true}},
+		{handler.ErrResultTooLarge, fault{wire.CodeTooLarge, "the result is larger than the function's limit of output",
+			"split the work over several calls, or give it more `output` in its cape.toml", false}},
+		{handler.ErrTooLarge, fault{wire.CodeTooLarge, "the input is larger than allowed", "split it over several calls", false}},
 		{handler.ErrEnded, fault{wire.CodeFunctionError, "the function's process ended before it returned a result",
-			"the function must not exit, and print to its standard output only", true}},
+			"the function must not exit, crash, or touch descriptors but 0 to 2 and those it opens: run it with cape test", true}},
 		{seal.ErrFrame, fault{wire.CodeInvalidRequest, seal.ErrFrame.Error(), "seal it to the session key of this connection", false}},
 		{seal.ErrOpen, fault{wire.CodeInvalidRequest, seal.ErrOpen.Error(), "seal it to the session key of this connection", false}},
 		{errDeployInput, fault{wire.CodeInvalidRequest, errDeployInput.Error(), "encrypt data, not functions, as inputs", false}},
@@ -146,7 +148,7 @@ func hostFault(h *vault.HostError) *fault {
 	case wire.CodeTooLarge:
 		return fatal(wire.CodeTooLarge, "the server does not store functions of this size", "make the deploy folder smaller")
 	}
-	return fatal(wire.CodeUnavailable, "the server could not store it", "try again later")
+	return fatal(wire.CodeUnavailable, "the server's storage refused or failed", "try again later; if it stays, tell the operator")
 }
 
 // tokenFault is the answer to a token that was refused. Its text holds the phrase that

@@ -186,7 +186,8 @@ func TestErrorsOfFunctions(t *testing.T) {
 		{"nor for others", "bob", boom, wire.CodeFunctionError, "ValueError: no bad", "Traceback", true},
 		{"timeout", "bob", handler.ErrTimeout, wire.CodeTimeout, "too long", "", false},
 		{"out of memory", "bob", handler.ErrOutOfMemory, wire.CodeOutOfMemory, "memory", "", false},
-		{"too large", "bob", handler.ErrTooLarge, wire.CodeTooLarge, "larger", "", true},
+		{"too large", "bob", handler.ErrTooLarge, wire.CodeTooLarge, "input", "", true},
+		{"too large a result", "bob", handler.ErrResultTooLarge, wire.CodeTooLarge, "result", "", true},
 		{"ended", "bob", fmt.Errorf("%w: exit status 3", handler.ErrEnded), wire.CodeFunctionError, "ended", "", false},
 		{"unknown", "bob", fmt.Errorf("secret detail"), wire.CodeInternal, "enclave", "secret", false},
 	}

@@ -79,7 +79,8 @@ func TestV2Failures(t *testing.T) {
 		{"others do not", "bob", false, boom, wire.CodeFunctionError, "ValueError: no bad", "Traceback", true},
 		{"timeout", "bob", false, handler.ErrTimeout, wire.CodeTimeout, "too long", "", false},
 		{"out of memory", "bob", false, handler.ErrOutOfMemory, wire.CodeOutOfMemory, "memory", "", false},
-		{"too large", "bob", false, handler.ErrTooLarge, wire.CodeTooLarge, "larger", "", true},
+		{"too large", "bob", false, handler.ErrTooLarge, wire.CodeTooLarge, "input", "", true},
+		{"too large a result", "bob", false, handler.ErrResultTooLarge, wire.CodeTooLarge, "result", "", true},
 		{"ended", "bob", false, handler.ErrEnded, wire.CodeFunctionError, "ended", "", false},
 		{"unknown", "bob", false, errors.New("secret detail"), wire.CodeInternal, "enclave", "secret", false},
 	}

@@ -352,7 +352,18 @@ func setLine(flags *pflag.FlagSet, line string, given, seen map[string]bool) err
 		return nil
 	}
 	if err := flags.Set(name, value); err != nil {
-		return fmt.Errorf("%s cannot be %q", name, value)
+		return fmt.Errorf("%s cannot be %q%s", name, value, form(flag.Value.Type()))
 	}
 	return nil
+}
+
+// form says how a value of a flag's type is written, where that is not plain.
+func form(kind string) string {
+	switch kind {
+	case "duration":
+		return ": a time has a unit, like 5s or 2m"
+	case "bool":
+		return ": it is true or false"
+	}
+	return ""
 }
