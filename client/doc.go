@@ -18,6 +18,8 @@
 // what was sent and received; a Receipt can be verified offline, by others. Without a
 // Trust, a Client refuses everything. ProtocolV1 is spoken only when Options ask for it.
 //
+// The example of Client.Connect calls a function of a caped dev.
+//
 // Package trust has a judge for programs and one that keeps the trust file of the cape
 // command. There are no globals; every call takes a context and honours it.
 package client

@@ -14,7 +14,15 @@ finish() {
 trap finish EXIT
 say() { printf '\n%s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; }
-run() { show "$@"; "$@"; }
+run() { # shows what could be pasted
+  local shown=() word
+  for word; do
+    [[ $word =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]] || word=\'$word\'
+    shown+=("$word")
+  done
+  show "${shown[@]}"
+  "$@"
+}
 
 say "1. A platform on this machine: one command, one directory."
 bin/caped dev --data-dir "$dir/data" --listen 127.0.0.1:0 >"$dir/out" 2>"$dir/log" &

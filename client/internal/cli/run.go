@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -71,6 +73,9 @@ func (a *app) run(ctx context.Context, flags runFlags, given []string) error {
 	if f.KeyPolicy, err = parseSum("key-policy-checksum", flags.keyPolicy); err != nil {
 		return err
 	}
+	if err := flags.checkFiles(); err != nil {
+		return err
+	}
 	input, err := a.input(flags.file, given[1:])
 	if err != nil {
 		return err
@@ -98,6 +103,28 @@ func (a *app) run(ctx context.Context, flags runFlags, given []string) error {
 		return err
 	}
 	return errors.Join(a.showResult(r, out, "as attested", "\n"), a.writeReceipts(r, flags))
+}
+
+// checkFiles refuses, before anything runs, files that receipts could not be written to.
+func (flags runFlags) checkFiles() error {
+	if flags.receipt != "" && flags.share != "" && sameFile(flags.receipt, flags.share) {
+		return fmt.Errorf("%w: --receipt and --share name the same file", errUsage)
+	}
+	for _, file := range []string{flags.receipt, flags.share} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Dir(file)); err != nil {
+			return fmt.Errorf("the receipt's folder: %w", err)
+		}
+	}
+	return nil
+}
+
+func sameFile(one, other string) bool {
+	a, errA := os.Stat(one)
+	b, errB := os.Stat(other)
+	return filepath.Clean(one) == filepath.Clean(other) || errA == nil && errB == nil && os.SameFile(a, b)
 }
 
 // writeReceipts writes what proves the result where the flags ask for it.

@@ -17,7 +17,8 @@ import (
 )
 
 func kmsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "kms", Short: "The key that wraps all others"}
+	cmd := &cobra.Command{Use: "kms", Short: "The key that wraps all others", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }} // so that a misspelt subcommand is an error
 	cmd.AddCommand(kmsInitCommand())
 	return cmd
 }
