@@ -14,25 +14,28 @@ import (
 const maxLine = 16 << 10
 
 // Copy reads r to its end, line by line. Lines that are JSON as the runtime
-// writes it keep their level; others are logged at the level plain.
-func Copy(log *slog.Logger, r io.Reader, plain slog.Level) {
+// writes it keep their level; others are logged at the level plain. It returns
+// what the last line says, for whoever has to tell why an enclave ended.
+func Copy(log *slog.Logger, r io.Reader, plain slog.Level) (last string) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 4096), maxLine)
 	for lines.Scan() {
-		line(log, lines.Bytes(), plain)
+		last = line(log, lines.Bytes(), plain)
 	}
 	if lines.Err() != nil { // a line too long: keep reading so that the enclave never blocks
 		if _, err := io.Copy(io.Discard, r); err != nil {
 			log.Debug("enclave log ended", "error", err)
 		}
 	}
+	return last
 }
 
-func line(log *slog.Logger, text []byte, plain slog.Level) {
+// line logs a line, and returns what it says.
+func line(log *slog.Logger, text []byte, plain slog.Level) string {
 	var record map[string]any
 	if json.Unmarshal(text, &record) != nil {
 		log.Log(context.Background(), plain, "enclave", "line", string(text))
-		return
+		return string(text)
 	}
 	message, _ := record["msg"].(string)
 	level := slog.LevelInfo
@@ -46,4 +49,8 @@ func line(log *slog.Logger, text []byte, plain slog.Level) {
 		}
 	}
 	log.Log(context.Background(), level, "enclave: "+message, attrs...)
+	if err, ok := record["error"].(string); ok {
+		message += ": " + err
+	}
+	return message
 }

@@ -34,6 +34,19 @@ func TestCopy(t *testing.T) {
 	}
 }
 
+// The last line is handed back, as text.
+func TestLastLine(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "a\nb\n": "b",
+		"a\n" + `{"level":"ERROR","msg":"ending","error":"no key"}`: "ending: no key",
+		`{"msg":"serving","error":7}`:                               "serving",
+	} {
+		if got := console.Copy(slog.New(slog.DiscardHandler), strings.NewReader(in), slog.LevelInfo); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
 // What is longer than a line may be is read to its end, and not kept.
 func TestLongLine(t *testing.T) {
 	var out bytes.Buffer

@@ -148,7 +148,8 @@ type enclave struct {
 	cmd     *exec.Cmd
 
 	done chan struct{}
-	err  error // set before done is closed
+	err  error  // set before done is closed
+	last string // the last line of the enclave's log; set before done is closed
 
 	mu        sync.Mutex
 	listeners []net.Listener
@@ -230,14 +231,15 @@ func (e *enclave) start(path, python string) error {
 		if err != nil {
 			return
 		}
-		logged := make(chan struct{})
+		logged, last := make(chan struct{}), ""
 		go func() {
 			defer close(logged)
-			console.Copy(e.log, output, slog.LevelInfo)
+			last = console.Copy(e.log, output, slog.LevelInfo)
 		}()
 		err = e.cmd.Wait()
 		select { // an orphan could hold the pipe open
 		case <-logged:
+			e.last = last
 		case <-time.After(time.Second):
 		}
 		output.Close()
@@ -306,7 +308,10 @@ func (e *enclave) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-e.done:
-			return fmt.Errorf("the enclave ended while it started: %w; its log tells why", e.endError())
+			if e.last == "" {
+				return fmt.Errorf("the enclave ended while it started: %w; it said nothing", e.endError())
+			}
+			return fmt.Errorf("the enclave ended while it started: %w; the last line of its log: %.500q", e.endError(), e.last)
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the enclave: %w", ctx.Err())
 		case <-time.After(5 * time.Millisecond):

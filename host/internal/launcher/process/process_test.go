@@ -160,6 +160,13 @@ func TestLaunchFailure(t *testing.T) {
 	if _, err := l.Launch(t.Context(), launcher.Spec{}); err == nil {
 		t.Error("a runtime that ends at once was launched")
 	}
+	l.cfg.Runtime = filepath.Join(t.TempDir(), "runtime")
+	if err := os.WriteFile(l.cfg.Runtime, []byte("#!/bin/sh\necho hello\necho for want of a nail\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Launch(t.Context(), launcher.Spec{}); err == nil || !strings.Contains(err.Error(), "for want of a nail") {
+		t.Errorf("what the runtime said last is not told: %v", err)
+	}
 	l.cfg.Python = "/nonexistent/python"
 	if _, err := l.Launch(t.Context(), launcher.Spec{}); err == nil {
 		t.Error("launched without an interpreter")
