@@ -8,7 +8,7 @@ import (
 
 // jailBenchmarks runs benchmarks beside the code of the enclave, which no other zone may import.
 func jailBenchmarks(b *bench, pkg string, names ...string) ([]float64, error) {
-	got, err := goBench(b, pkg, "Jail")
+	got, err := goBench(b, pkg)
 	if err != nil {
 		return nil, err
 	}

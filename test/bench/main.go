@@ -111,8 +111,6 @@ func unmeasured() []row {
 	return []row{
 		{Name: "whole run, numpy and scikit-learn, a spare ready", Target: "<= 0.05", Note: note},
 		{Name: "whole run, numpy and scikit-learn, no spare", Target: "<= 1.1", Note: note},
-		{Name: "jailed process ready, against a fork", Target: "<= 4", Note: note},
-		{Name: "VM, from QEMU's start to the first answered run", Target: "<= 3", Note: note},
 		{Name: "pycape, cape.js: warm invoke against the Go SDK", Target: "<= 3", Note: note},
 	}
 }

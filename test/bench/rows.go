@@ -177,7 +177,7 @@ func realPython() (string, error) {
 
 // attestation takes its figures from the benchmarks beside the code.
 func (b *bench) attestation() error {
-	got, err := goBench(b, "./core/attest/...", "Verif")
+	got, err := goBench(b, "./core/attest/...")
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (b *bench) attestation() error {
 
 var benchLine = regexp.MustCompile(`(?m)^Benchmark(\S+?)(?:-\d+)?\s+\d+\s+([0-9.]+) ns/op`)
 
-func goBench(b *bench, pkg, pattern string) (map[string]float64, error) {
+func goBench(b *bench, pkg string) (map[string]float64, error) {
 	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", ".", "-benchtime", "300ms", pkg)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
