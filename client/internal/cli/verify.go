@@ -26,7 +26,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Verify what cape run --receipt wrote",
 		Long: `Tell from a receipt alone, offline, what it proves: that an enclave of the server computed
 one output from one input by one function. Which enclaves are believed is what the trust
-file says of the receipt's server, or --pcr. - is stdin.
+file says of the receipt's server, or --pcr and, for a development platform, --root-cert.
+- is stdin.
 
 With --input and --output the receipt is held against files: what you sent, and what you
 got (without the newline that cape run adds). That takes the keys in the receipt, which a
