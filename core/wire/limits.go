@@ -131,8 +131,8 @@ const (
 	MaxHandlerCPU   = 64_000
 	// MaxHandlerCall is how long one call may take at most.
 	MaxHandlerCall = 10 * time.Minute
-	// MaxFunctionConfig bounds cape.toml.
-	MaxFunctionConfig = 16 << 10
+	// MaxFunctionConfig bounds cape.toml: reading it takes time and memory by the square of its size.
+	MaxFunctionConfig = 4 << 10
 )
 
 // Deadlines.

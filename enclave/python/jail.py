@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TREES, SCRATCH = ".trees", ".scratch"
 WORKER_FDS = 4  # input, output, standard output, standard error
 INNER = 1000  # user and group of a worker in a user namespace
-MAX_FILES, LOCKED = 4096, 64 * 1024
+MAX_FILES, LOCKED, PENDING = 4096, 64 * 1024, 128
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -286,7 +286,7 @@ def confine(keeper: Keeper, fds: list[int]) -> None:
             os.dup2(fd, place)
         kernel.close_from(5)
         for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, MAX_FILES), (resource.RLIMIT_MEMLOCK, LOCKED),
-                            (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_NICE, 0), (resource.RLIMIT_RTPRIO, 0)):
+                            (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_SIGPENDING, PENDING), (resource.RLIMIT_NICE, 0), (resource.RLIMIT_RTPRIO, 0)):
             limit(kind, value)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if setup["landlock"]:

@@ -45,12 +45,13 @@ func (a *arena) systemCalls(t *testing.T) {
 	add("its arguments lie in memory, where a filter cannot see them", absent, "io_uring_setup", "clone3")
 	add(machine, fatal, "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module", "reboot", "swapon", "acct", "quotactl", "syslog",
 		"settimeofday", "clock_settime", "sethostname", "setdomainname")
-	add(privilege, denied, "setuid", "setgid", "setgroups", "capset", "ambient", "undo-seccomp")
+	add(privilege, denied, "setuid", "setgid", "setgroups", "capset", "ambient", "undo-seccomp", "seccomp")
 	add("it would open the worker's memory to others of its user", denied, "dumpable")
 	add("orphans belong to the keeper", denied, "subreaper")
 	add("limits are the runtime's", denied, "parent-limits")
 	add("it types into somebody's terminal", []string{"ENOTTY", "EPERM"}, "terminal")
 	add(shared, absent, "shmget", "msgget", "semget", "mq_open")
+	add("their number is bounded for all jails together", absent, "inotify_init1")
 	add("what others read can be told from what is in the cache", absent, "cachestat")
 	if runtime.GOARCH == "amd64" {
 		add(machine, fatal, "iopl", "ioperm", "modify_ldt", "lookup_dcookie")

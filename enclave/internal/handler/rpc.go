@@ -34,7 +34,8 @@ var errRPC = errors.New("malformed request: one JSON-RPC 1.0 request with one st
 type rpcRequest struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`
-	Params []string        `json:"params"`
+	// Params holds one argument; what comes after the second is not kept.
+	Params [2]*string `json:"params"`
 }
 
 // rpcResponse answers one; Error is null or a string.
@@ -100,19 +101,20 @@ func (h *Host) answer(ctx context.Context, conn net.Conn, rpc rpcFunc) {
 }
 
 func perform(ctx context.Context, req *rpcRequest, rpc rpcFunc) (string, error) {
-	if len(req.Params) != 1 {
+	if req.Params[0] == nil || req.Params[1] != nil {
 		return "", errRPC
 	}
+	argument := *req.Params[0]
 	switch req.Method {
 	case methodEncrypt:
-		plain, err := base64.StdEncoding.DecodeString(req.Params[0])
+		plain, err := base64.StdEncoding.DecodeString(argument)
 		if err != nil {
 			return "", errRPC
 		}
 		envelope, err := rpc(ctx, req.Method, plain)
 		return string(envelope), err
 	case methodDecrypt:
-		plain, err := rpc(ctx, req.Method, []byte(req.Params[0]))
+		plain, err := rpc(ctx, req.Method, []byte(argument))
 		return base64.StdEncoding.EncodeToString(plain), err
 	}
 	return "", errors.New("unknown method: " + methodEncrypt + " and " + methodDecrypt + " exist")

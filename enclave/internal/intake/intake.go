@@ -27,6 +27,8 @@ type Layout struct {
 	Work  string // folder that holds app.py: the top folder's name, or "."
 	Files int
 	Bytes int64 // unpacked
+	// Room is what the unpacked tree takes: its bytes, and a page for each file and folder.
+	Room int64
 }
 
 // own names a file in the folder of app.py.

@@ -84,13 +84,13 @@ func TestAccepted(t *testing.T) {
 		items []item
 		want  Layout
 	}{
-		{"top folder", []item{{name: "echo/app.py", data: app}, {name: "echo/lib/__init__.py"}}, Layout{"echo", 2, int64(len(app))}},
-		{"at the root", []item{{name: "app.py", data: app}, {name: "other/app.py", data: app}}, Layout{".", 2, 2 * int64(len(app))}},
-		{"folders listed", []item{{name: "f/", mode: fs.ModeDir | 0o755}, {name: "f/app.py", data: app}, {name: "f/sub/", mode: fs.ModeDir | 0o755}}, Layout{"f", 1, int64(len(app))}},
-		{"hidden files and macOS's own folder", []item{{name: "f/app.py", data: app}, {name: "f/.env", data: "x"}, {name: "__MACOSX/._app.py", data: "y"}}, Layout{"f", 3, int64(len(app)) + 2}},
-		{"stored", []item{{name: "f/app.py", data: app, edit: func(h *zip.FileHeader) { h.Method = zip.Store }}}, Layout{"f", 1, int64(len(app))}},
-		{"fitting extension", []item{{name: "f/app.py", data: app}, {name: "f/m.cpython-311-x86_64-linux-gnu.so", data: elfHead(62)}, {name: "f/m.abi3.so", data: elfHead(62)}}, Layout{"f", 3, int64(len(app)) + 128}},
-		{"executable bit", []item{{name: "f/app.py", data: app, mode: 0o755}}, Layout{"f", 1, int64(len(app))}},
+		{"top folder", []item{{name: "echo/app.py", data: app}, {name: "echo/lib/__init__.py"}}, Layout{"echo", 2, int64(len(app)), int64(len(app)) + 4<<12}},
+		{"at the root", []item{{name: "app.py", data: app}, {name: "other/app.py", data: app}}, Layout{".", 2, 2 * int64(len(app)), 2*int64(len(app)) + 3<<12}},
+		{"folders listed", []item{{name: "f/", mode: fs.ModeDir | 0o755}, {name: "f/app.py", data: app}, {name: "f/sub/", mode: fs.ModeDir | 0o755}}, Layout{"f", 1, int64(len(app)), int64(len(app)) + 3<<12}},
+		{"hidden files and macOS's own folder", []item{{name: "f/app.py", data: app}, {name: "f/.env", data: "x"}, {name: "__MACOSX/._app.py", data: "y"}}, Layout{"f", 3, int64(len(app)) + 2, int64(len(app)) + 2 + 5<<12}},
+		{"stored", []item{{name: "f/app.py", data: app, edit: func(h *zip.FileHeader) { h.Method = zip.Store }}}, Layout{"f", 1, int64(len(app)), int64(len(app)) + 2<<12}},
+		{"fitting extension", []item{{name: "f/app.py", data: app}, {name: "f/m.cpython-311-x86_64-linux-gnu.so", data: elfHead(62)}, {name: "f/m.abi3.so", data: elfHead(62)}}, Layout{"f", 3, int64(len(app)) + 128, int64(len(app)) + 128 + 4<<12}},
+		{"executable bit", []item{{name: "f/app.py", data: app, mode: 0o755}}, Layout{"f", 1, int64(len(app)), int64(len(app)) + 2<<12}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			z := pack(t, c.items...)

@@ -71,16 +71,32 @@ func (p *period) UnmarshalTOML(v any) error {
 	return nil
 }
 
+// plainTOML refuses, before anything is made of it, nested names and values: the file has no use for them, and each level
+// costs a copy of all above it.
+func plainTOML(text string) error {
+	const line, dots, brackets = 200, 3, 4
+	for number, l := range strings.Split(text, "\n") {
+		body, _, _ := strings.Cut(l, "#")
+		if len(body) > line || strings.Count(body, ".") > dots || strings.Count(body, "[")+strings.Count(body, "{") > brackets {
+			return refuse("%s: line %d is longer, or goes deeper, than any limit needs", configName, number+1)
+		}
+	}
+	return nil
+}
+
 // OwnLimits returns the limits of a function that has this cape.toml, nil for none, where an operator set l. It refuses, with an
 // error that wraps ErrInvalid, what it does not know and what is above a ceiling.
 func OwnLimits(text []byte, l wire.LimitsConfig) (wire.LimitsConfig, error) {
 	if len(text) > wire.MaxFunctionConfig {
 		return l, refuse("%s has %d bytes, at most %d are allowed", configName, len(text), wire.MaxFunctionConfig)
 	}
+	if err := plainTOML(string(text)); err != nil {
+		return l, err
+	}
 	var f asked
 	read, err := toml.Decode(string(text), &f)
 	if err != nil {
-		return l, refuse("%s: %s", configName, err)
+		return l, refuse("%s: %.300s", configName, err)
 	}
 	for _, key := range read.Keys() {
 		if !strings.Contains(known, " "+key.String()+" ") {

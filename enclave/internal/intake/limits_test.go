@@ -73,6 +73,9 @@ func TestOwnLimitsRefuses(t *testing.T) {
 		"above files":        "[limits]\nfiles = 4097\n",
 		"above processes":    "[limits]\nprocesses = 513\n",
 		"above output":       "[limits]\noutput = 1073741825\n",
+		"deep name":          strings.Repeat("a.", 90) + "a=1",
+		"long line":          strings.Repeat("a", 300) + "=1",
+		"deep value":         "a = [[[[[[[1]]]]]]]",
 		"too large":          strings.Repeat("#", wire.MaxFunctionConfig+1),
 	} {
 		if got, err := OwnLimits([]byte(text), wire.DefaultLimits()); !errors.Is(err, ErrInvalid) {

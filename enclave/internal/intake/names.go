@@ -91,6 +91,8 @@ func inspect(entries []*entry, zip int64, r Rules) (*Layout, error) {
 	if bomb(l.Bytes, zip) {
 		return nil, refuse("the function unpacks to %d bytes, which is out of proportion to a zip of %d", l.Bytes, zip)
 	}
+	const page = 4096
+	l.Room = l.Bytes + page*int64(l.Files+len(folders))
 	return l, l.findHandler(entries, files)
 }
 

@@ -78,8 +78,7 @@ var allowed = []string{
 	"memfd_create", "membarrier", "rseq", "mbind", "get_mempolicy", "set_mempolicy", "set_mempolicy_home_node", "pkey_alloc", "pkey_free",
 	"pkey_mprotect", "map_shadow_stack", "nanosleep", "clock_nanosleep", "clock_gettime", "clock_getres", "gettimeofday", "time", "times", "alarm",
 	"getitimer", "setitimer", "timer_create", "timer_settime", "timer_gettime", "timer_getoverrun", "timer_delete", "timerfd_create",
-	"timerfd_settime", "timerfd_gettime", "eventfd", "eventfd2", "signalfd", "signalfd4", "inotify_init", "inotify_init1", "inotify_add_watch",
-	"inotify_rm_watch", "getpid", "getppid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getgroups", "getresuid", "getresgid", "getpgrp", "getpgid", "setpgid",
+	"timerfd_settime", "timerfd_gettime", "eventfd", "eventfd2", "signalfd", "signalfd4", "getpid", "getppid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getgroups", "getresuid", "getresgid", "getpgrp", "getpgid", "setpgid",
 	"getsid", "setsid", "set_tid_address", "set_robust_list", "get_robust_list", "futex_waitv", "futex_wake", "futex_wait", "futex_requeue", "fork", "vfork", "execve",
 	"execveat", "exit", "exit_group", "wait4", "waitid", "kill", "tkill", "tgkill", "rt_sigpending", "rt_sigtimedwait", "rt_sigqueueinfo",
 	"rt_tgsigqueueinfo", "rt_sigsuspend", "sigaltstack", "pause", "restart_syscall", "pidfd_open", "pidfd_send_signal", "sched_yield", "sched_getaffinity",
@@ -87,7 +86,7 @@ var allowed = []string{
 	"sched_getattr", "getcpu", "getpriority", "setpriority", "getrlimit", "setrlimit", "getrusage", "sysinfo", "uname", "arch_prctl", "getrandom",
 	"connect", "bind", "listen", "accept", "accept4", "getsockname", "getpeername", "getsockopt", "setsockopt", "sendto", "recvfrom", "sendmsg",
 	"recvmsg", "sendmmsg", "recvmmsg", "shutdown", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr", "flistxattr", "capget",
-	"process_mrelease", "seccomp",
+	"process_mrelease",
 }
 
 // dangerous are calls that no function makes by mistake: whoever tries is ended.
@@ -102,7 +101,7 @@ var dangerous = []string{
 // refused are calls that libraries try and can do without.
 var refused = []string{
 	"setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setfsuid", "setfsgid", "setgroups", "capset", "setxattr", "lsetxattr",
-	"fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "sched_setscheduler", "sched_setparam", "sched_setattr", "ioprio_set",
+	"fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "sched_setscheduler", "sched_setparam", "sched_setattr", "ioprio_set", "seccomp",
 }
 
 // filter returns the seccomp program of every worker. Each rule ends in a verdict of its own, so that no later comparison

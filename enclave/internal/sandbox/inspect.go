@@ -213,7 +213,7 @@ func (j *Jail) mounts(own ...string) error {
 	}
 	shown := append([]string{"/", "/function", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}, j.sandbox.view.show...)
 	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
+		f := strings.Split(strings.TrimSuffix(line, "\n"), " ")
 		if len(f) < 6 {
 			return differs("mount %q", line)
 		}

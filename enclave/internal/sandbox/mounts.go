@@ -51,7 +51,7 @@ func newView(more []string) (*view, error) {
 // mountsBelow are the places below dirs where something is mounted: an overlay shows none of it.
 func mountsBelow(mountinfo string, dirs []string) (places []string) {
 	for line := range strings.Lines(mountinfo) {
-		f := strings.Fields(line)
+		f := strings.Split(strings.TrimSuffix(line, "\n"), " ")
 		if len(f) < 6 {
 			continue
 		}

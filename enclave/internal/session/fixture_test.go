@@ -225,7 +225,7 @@ func unpack(_ context.Context, z io.ReaderAt, size int64, dir string) (*intake.L
 	if _, err := z.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return &intake.Layout{Work: ".", Files: 1, Bytes: size}, os.WriteFile(filepath.Join(dir, "zip"), data, 0o444)
+	return &intake.Layout{Work: ".", Files: 1, Bytes: size, Room: size}, os.WriteFile(filepath.Join(dir, "zip"), data, 0o444)
 }
 
 func zipOf(t testing.TB, name, source string) []byte {

@@ -42,7 +42,7 @@ func unpackWhole(_ context.Context, zip io.ReaderAt, size int64, dir string) (*i
 	if err := os.Mkdir(filepath.Join(dir, "fn"), 0o755); err != nil {
 		return nil, err
 	}
-	return &intake.Layout{Work: "fn", Files: 1, Bytes: size}, os.WriteFile(filepath.Join(dir, "fn", "app.py"), data, 0o444)
+	return &intake.Layout{Work: "fn", Files: 1, Bytes: size, Room: size}, os.WriteFile(filepath.Join(dir, "fn", "app.py"), data, 0o444)
 }
 
 func setup(t *testing.T, change ...func(*vault.Config)) *fixture {

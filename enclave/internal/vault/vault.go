@@ -163,7 +163,7 @@ func (v *Vault) unpack(ctx context.Context, zip io.ReaderAt, size int64) (tree, 
 		remove([]string{dir})
 		return tree{}, fmt.Errorf("unpacking function: %w", err)
 	}
-	return tree{dir: dir, work: layout.Work, bytes: layout.Bytes}, nil
+	return tree{dir: dir, work: layout.Work, bytes: layout.Room}, nil
 }
 
 // Temporary unpacks a function that is stored nowhere; it is gone when it is released.

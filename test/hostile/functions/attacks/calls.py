@@ -74,6 +74,8 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "semget": (0x63617065, 1, 0o1666),
     "mq_open": (b"hostile", 0o102, 0o666, None),
     "cachestat": (0, None, None, 0),
+    "inotify_init1": (0,),
+    "seccomp": (1, 0, None),
 }
 
 NAMESPACES = {"mnt": 0x20000, "cgroup": 0x2000000, "uts": 0x4000000, "ipc": 0x8000000, "user": 0x10000000, "pid": 0x20000000,

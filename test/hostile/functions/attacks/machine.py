@@ -25,7 +25,7 @@ NUMBERS: dict[str, tuple[int, int | None]] = {
     "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "pidfd_open": (434, 434), "clone3": (435, 435), "pidfd_getfd": (438, 438), "process_madvise": (440, 440), "mount_setattr": (442, 442),
     "landlock_create_ruleset": (444, 444), "memfd_secret": (447, 447), "cachestat": (451, 451), "mq_open": (240, 180),
-    "lookup_dcookie": (212, 18), "vhangup": (153, 58), "socketpair": (53, 199),
+    "lookup_dcookie": (212, 18), "vhangup": (153, 58), "inotify_init1": (294, 26), "timer_create": (222, 107), "socketpair": (53, 199),
 }
 ARM = platform.machine() == "aarch64"
 

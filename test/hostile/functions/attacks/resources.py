@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 def run(name: str, args: dict[str, str]) -> str:
     return {"memory": memory, "memory-shared": memory_shared, "fork": fork, "threads": threads, "descriptors": descriptors, "disk": disk,
-            "files": many_files, "sparse": sparse, "flood": flood, "output": output, "hang": hang, "spin": spin, "locked": locked}[name](args)
+            "files": many_files, "sparse": sparse, "flood": flood, "output": output, "hang": hang, "spin": spin, "locked": locked, "timers": timers}[name](args)
 
 
 def memory(_: dict[str, str]) -> str:
@@ -132,6 +132,20 @@ def spin(_: dict[str, str]) -> str:
 def _spin() -> str:
     while True:
         pass
+
+
+def timers(_: dict[str, str]) -> str:
+    """Makes timers, each of which keeps a signal ready."""
+    import ctypes
+
+    import machine
+
+    try:
+        for _ in range(100_000):
+            machine.call("timer_create", 1, None, ctypes.create_string_buffer(8))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "escaped"
 
 
 def locked(_: dict[str, str]) -> str:
