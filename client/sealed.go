@@ -95,7 +95,7 @@ func bind(a v2.Answer, ev *attest.Evidence, pinned []byte) (*seal.Attested, erro
 		return nil, err
 	}
 	if sum := sha256.Sum256(attested.Policy); pinned != nil && !bytes.Equal(pinned, sum[:]) {
-		return nil, fmt.Errorf("%w: the key policy is not the pinned one: the enclave attests %x, pinned is %x", ErrChecksum, sum, pinned)
+		return nil, fmt.Errorf("%w: the key policy is not the pinned one: the enclave attests %x, pinned is %x", ErrPinned, sum, pinned)
 	}
 	return attested, nil
 }

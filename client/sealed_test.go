@@ -360,7 +360,7 @@ func TestSealedNames(t *testing.T) {
 		{name: "unsigned, by id", f: client.Function{Name: unsigned.ID}},
 		{name: "any account", f: client.Function{Name: "bob/f"}, change: unchecked},
 		{name: "key policy pinned", f: client.Function{Name: ann.ID, KeyPolicy: s.KeyPolicy[:]}},
-		{name: "other key policy pinned", f: client.Function{Name: ann.ID, KeyPolicy: make([]byte, 32)}, want: client.ErrChecksum},
+		{name: "other key policy pinned", f: client.Function{Name: ann.ID, KeyPolicy: make([]byte, 32)}, want: client.ErrPinned},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.change == nil {

@@ -104,8 +104,10 @@ const (
 	// MaxDirection bounds what one direction of a v2 session carries under one AES-GCM key.
 	MaxDirection = 1 << 40
 
-	// MaxSessions bounds the connections one runtime serves at once.
+	// MaxSessions bounds the sessions that one runtime has admitted at once.
 	MaxSessions = 512
+	// MaxHandshakes bounds the connections that are no sessions yet: nobody has answered for them.
+	MaxHandshakes = 256
 	// MaxPipelined bounds the inputs of one v1 connection that wait.
 	MaxPipelined = 16
 )
@@ -145,6 +147,8 @@ const (
 	IdleSession = 60 * time.Second
 	// Handshake bounds the time from a connection's first byte to its nonce.
 	Handshake = 15 * time.Second
+	// HandshakePatience is how long a handshake is left alone when there are too many: several times what one takes.
+	HandshakePatience = 2 * time.Second
 	// LinkCall bounds one request over a link between runtime and host, bodies of functions aside.
 	LinkCall = 30 * time.Second
 	// BodyStall bounds the time between two reads of a large body.

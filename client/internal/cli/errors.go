@@ -167,6 +167,8 @@ func hintRemote(err error) string {
 		return "check the id or name with cape list. What belongs to others, and is not public, looks the same as what does not exist."
 	case wire.CodeUnavailable:
 		return "try again in a moment."
+	case wire.CodeQuota:
+		return "you have used up your share; end something of yours, or try again later."
 	}
 	return ""
 }
@@ -199,7 +201,7 @@ func hints() []hinted {
 		{funczip.ErrName, "rename it: the enclave could not unpack it."},
 		{client.ErrPackage, "a function is a folder, or a zip of one, with an app.py that defines cape_handler; cape function create makes one."},
 		{client.ErrTooLarge, "functions may have 1,000,000,000 bytes, inputs and results 1 GiB."},
-		{client.ErrPinned, "nothing was sent. The owner may have deployed anew; ask what the checksum is now."},
+		{client.ErrPinned, "nothing was sent. The owner may have deployed anew, or the operator may have another key now: ask what the checksum is."},
 		{client.ErrChecksum, "do not use the result: the server is wrong or dishonest."},
 		{attest.ErrDebug, "the operator can read the memory of a debug enclave."},
 		{attest.ErrTime, "is the clock of this machine right? Documents from a file are checked at their own time with --at document."},

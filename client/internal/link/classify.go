@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/coder/websocket"
+
+	"github.com/cape-functions/cape/core/wire"
 )
 
 // Classify names what ended a read or write of a WebSocket.
@@ -23,6 +25,8 @@ func Classify(ctx context.Context, err error) error {
 			return ErrClosed
 		case ce.Code == websocket.StatusMessageTooBig:
 			return fmt.Errorf("%w: the server refused the size of a message", ErrTooLarge)
+		case ce.Code == websocket.StatusTryAgainLater:
+			return &RemoteError{Code: wire.CodeUnavailable, Text: ce.Reason}
 		}
 		return fmt.Errorf("%w: status %d, reason %q", ErrClosed, ce.Code, ce.Reason)
 	}

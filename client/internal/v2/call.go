@@ -94,6 +94,9 @@ func (s *Session) begin(ctx context.Context, kind string) (*Call, error) {
 	if err == nil {
 		err = s.given
 	}
+	if err == nil {
+		err = context.Cause(ctx) // both waits may have found a place first
+	}
 	c := &Call{session: s, kind: kind, id: s.last + 1, output: sha256.New(), credit: flow.NewSendCredit(),
 		receive: flow.NewReceiveCredit(), wake: make(chan struct{}, 1)}
 	if err == nil {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot/event"
 	"github.com/cape-functions/cape/enclave/internal/handler"
@@ -215,8 +217,18 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, si
 		NSM: r.device, Tokens: tokens, Vault: stored, Functions: &functions{host, rules}, TLS: f.hash,
 		SigningKey: signing.checksums, ReceiptKey: signing.receipts, Now: c.now, Config: r.boot.Config, Birth: r.boot.Birth,
 		Python: host.Python(), Platform: host.Platform(), Limits: r.cfg.Limits, Log: r.log,
+		Memory: messageMemory(),
 	})
 	return srv, stored, err
+}
+
+// messageMemory is what the messages of all sessions may take, in bytes: a quarter of a small machine.
+func messageMemory() int64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0 // session's own
+	}
+	return min(4<<30, int64(info.Totalram)*int64(info.Unit)/4)
 }
 
 // functions joins what packages handler and intake do for a session.

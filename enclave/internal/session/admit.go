@@ -41,6 +41,7 @@ func runOnly() *fault {
 type caller struct {
 	claims *token.Claims // nil: no token
 	acct   *account.ID   // nil: no authority; v1 has none
+	tenant *tenant       // whom the session counts for
 }
 
 // owns tells whether c is the owner of a function: by the authority of its account, or by

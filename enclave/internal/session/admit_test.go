@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -205,8 +206,9 @@ func TestStopEndsSessionsInTime(t *testing.T) {
 	}
 }
 
+// TestTooManySessions: alice alone gets half of the places, and bob the next.
 func TestTooManySessions(t *testing.T) {
-	f := setup(t, func(c *session.Config) { c.MaxSessions = 2 })
+	f := setup(t, func(c *session.Config) { c.MaxSessions = 3 })
 	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
 	var sessions []*conn
 	waitFor(t, func() bool { // those of the deploy may still be ending
@@ -218,26 +220,72 @@ func TestTooManySessions(t *testing.T) {
 		return len(sessions) == 2
 	})
 	first, second := sessions[0], sessions[1]
-	c, resp, body := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "alice")
-	if c != nil || resp.StatusCode != 503 || body.Code != wire.CodeUnavailable {
-		t.Fatalf("third session: %+v", body)
+	if c, resp, body := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "alice"); c != nil || resp.StatusCode != 429 || body.Code != wire.CodeQuota {
+		t.Fatalf("her third session: %+v", body)
+	}
+	f.begin("/v1/run/"+id, opening("alice", nil)).refused(0, wire.CodeQuota)
+	bobs := f.enter("/v1/run/"+id, "bob")
+	if c, resp, body := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "bob"); c != nil || resp.StatusCode != 503 || body.Code != wire.CodeUnavailable {
+		t.Fatalf("the fourth session: %+v", body)
 	}
 	if resp, err := http.Get("http://" + f.addr + "/healthz"); err != nil || resp.StatusCode != 200 {
 		t.Error("an enclave that is busy is healthy")
 	}
 	first.ws.CloseNow()
 	waitFor(t, func() bool { return f.slotFree(id) })
-	second.seal([]byte("x"))
-	second.result([]byte("x"))
+	for _, c := range []*conn{second, bobs} {
+		c.seal([]byte("x"))
+		c.result([]byte("x"))
+	}
 }
 
 func (f *fixture) slotFree(id string) bool {
-	c, _, _ := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "alice")
+	c, _, _ := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "unnamed")
 	if c == nil {
 		return false
 	}
 	c.ws.CloseNow()
 	return true
+}
+
+// TestHandshakesTakeNoSessions: who gets no further holds up neither sessions nor, for long, other handshakes.
+func TestHandshakesTakeNoSessions(t *testing.T) {
+	const most = 4
+	f := setup(t, func(c *session.Config) { c.MaxSessions, c.MaxHandshakes, c.Timeouts.Patience = 4, most, time.Second })
+	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
+	held := f.enter("/v1/run/"+id, "alice")
+	var stuck []*peer
+	for len(stuck) < most {
+		_, p := f.connect("/v1/run/" + id) // attested, and then silent
+		stuck = append(stuck, p)
+	}
+	if c, resp, body := f.dial("/v1/run/"+id, wire.SubprotocolV2); c != nil || resp.StatusCode != 503 || body.Code != wire.CodeUnavailable {
+		t.Errorf("a handshake too many: %+v", body)
+	}
+	time.Sleep(time.Second)
+	bobs, _ := f.accepted("/v1/run/"+id, opening("bob", nil))
+	bobs.input(1, []byte("x"))
+	bobs.result(1, []byte("x"), sha256.Sum256(zipOf(t, "e/app.py", "")))
+	if code := stuck[0].closed(); code != websocket.StatusTryAgainLater {
+		t.Errorf("the first that waits is closed with %d", code)
+	}
+	held.seal([]byte("x"))
+	held.result([]byte("x"))
+}
+
+// TestAccountsAloneTakeNoSessions: account keys cost nothing, so a place is for whom a function lets in.
+func TestAccountsAloneTakeNoSessions(t *testing.T) {
+	f := setup(t, func(c *session.Config) { c.MaxSessions = 2 })
+	zip := zipOf(t, "e/app.py", "")
+	m := f.manifest("own", zip)
+	m.Access = wire.AccessGrant
+	id := f.deployV2(m, zip)
+	f.accepted("/v1/run/"+id, opening("", f.alice))
+	f.begin("/v1/run/"+id, opening("", newAccount(t))).refused(0, wire.CodeNotFound)
+	waitFor(t, func() bool { // that of the deploy may still be ending
+		m, ok := f.begin("/v1/run/"+id, opening("", f.alice)).next().(*wire.Failure)
+		return ok && m.Code == wire.CodeQuota
+	})
 }
 
 func TestPanicsEndTheirSessionAlone(t *testing.T) {

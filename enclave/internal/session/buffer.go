@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,24 +20,36 @@ const (
 // errLimit: a message is larger than it may be.
 var errLimit = errors.New("message is larger than allowed")
 
-// memory hands out buffers, of which the large ones together hold at most limit bytes. Who
-// gets no more is refused at once: waiting could wait for each other.
-type memory struct {
-	limit int64
-	used  atomic.Int64
+// budget is the memory that all messages share.
+type budget struct {
+	mu    sync.Mutex
+	free  int64
 	small sync.Pool // of *[smallBuffer]byte
 }
 
-func newMemory(limit int64) *memory {
-	return &memory{limit: limit, small: sync.Pool{New: func() any { return new([smallBuffer]byte) }}}
+// memory hands out buffers of one tenant, who gets no more than is left to everybody else. Who
+// gets no more is refused at once: waiting could wait for each other.
+type memory struct {
+	*budget
+	held int64 // guarded by budget.mu
 }
 
 func (m *memory) take(n int64) error {
-	if m.used.Add(n) > m.limit {
-		m.used.Add(-n)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held+n > m.free {
 		return errMemory
 	}
+	m.held += n
+	m.free -= n
 	return nil
+}
+
+func (m *memory) give(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held -= n
+	m.free += n
 }
 
 // buffer holds one message of at most max bytes. It implements io.Writer.
@@ -54,15 +65,14 @@ type buffer struct {
 // piece returns smallBuffer bytes of the pool.
 func (m *memory) piece() *[smallBuffer]byte {
 	p, ok := m.small.Get().(*[smallBuffer]byte)
-	if !ok { // New makes no other kind
+	if !ok {
 		p = new([smallBuffer]byte)
 	}
 	return p
 }
 
 func (m *memory) buffer(max int64) *buffer {
-	heap := m.piece()
-	return &buffer{mem: m, max: max, heap: heap, data: heap[:0]}
+	return &buffer{mem: m, max: max}
 }
 
 // bytes is what the buffer holds, until release.
@@ -84,11 +94,19 @@ func (b *buffer) grow() error {
 	if have > b.max {
 		return errLimit
 	}
-	next := min(b.max+1, have+budgetStep)
+	next := int64(smallBuffer)
+	if have > 0 {
+		next = min(b.max+1, have+budgetStep)
+	}
 	if err := b.mem.take(next - b.taken); err != nil {
 		return err
 	}
 	b.taken = next
+	if have == 0 {
+		b.heap = b.mem.piece()
+		b.data = b.heap[:0]
+		return nil
+	}
 	if b.region == nil {
 		region, err := unix.Mmap(-1, 0, int(b.max+1), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 		if err != nil {
@@ -155,6 +173,6 @@ func (b *buffer) release() {
 	if b.region != nil {
 		_ = unix.Munmap(b.region) // fails only for addresses that are not a mapping
 	}
-	b.mem.used.Add(-b.taken)
+	b.mem.give(b.taken)
 	*b = buffer{}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"testing"
 	"testing/iotest"
 )
@@ -33,7 +32,7 @@ func TestBuffers(t *testing.T) {
 				}
 				read.release()
 				written.release()
-				if n := m.used.Load(); n != 0 {
+				if n := m.held; n != 0 {
 					t.Errorf("%d bytes are still taken", n)
 				}
 			})
@@ -48,6 +47,9 @@ func TestBuffersForgetWhatTheyHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	held := b.heap
+	if held == nil {
+		t.Fatal("it is not on the heap")
+	}
 	b.release()
 	if !bytes.Equal(held[:6], make([]byte, 6)) {
 		t.Error("it went back with its content")
@@ -64,41 +66,5 @@ func TestBufferErrorsAreTheReaders(t *testing.T) {
 	}
 }
 
-func TestConnectionsBeyondTheirNumberAreClosed(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := newLimited(inner, 1)
-	defer l.Close()
-	accepted := make(chan net.Conn, 3)
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	dial := func() net.Conn {
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return c
-	}
-	dial()
-	first := <-accepted
-	if _, err := dial().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the second: %v", err)
-	}
-	first.Close()
-	first.Close() // twice counts once
-	dial()
-	defer (<-accepted).Close()
-	if _, err := dial().Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("the fourth: %v", err)
-	}
-}
+// newMemory is that of the only tenant, who may have limit bytes.
+func newMemory(limit int64) *memory { return &memory{budget: &budget{free: 2 * limit}} }

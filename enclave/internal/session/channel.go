@@ -91,6 +91,9 @@ func (v *visit) open(ctx context.Context, w http.ResponseWriter, r *http.Request
 	c := &channel{v: v, ws: ws, raw: t.corked.conn, corked: t.corked, watch: newWatch(limits.Handshake)}
 	c.report = c.fail
 	c.watch.run(limits.Tick, func() { c.close(websocket.StatusNormalClosure, "no traffic") })
+	v.guest.onExpel(func() {
+		c.close(websocket.StatusTryAgainLater, "the enclave has more handshakes than it can hold: try again in a moment")
+	})
 	c.stop = context.AfterFunc(ctx, func() { c.close(websocket.StatusGoingAway, "") })
 	return c, true
 }
@@ -126,7 +129,7 @@ func (c *channel) next(want websocket.MessageType, max int64) (*buffer, error) {
 		return nil, errGone
 	}
 	c.watch.expect(limits.Stall)
-	b := c.v.s.mem.buffer(max)
+	b := c.v.memory().buffer(max)
 	err = b.fill(r, c.watch.touch)
 	c.watch.expect(limits.Idle)
 	switch {

@@ -28,9 +28,9 @@ type stream struct {
 // inbox holds what came and was not used yet. One goroutine fills it and never waits for
 // anything but the client; another one, the answering one, takes from it.
 type inbox struct {
-	mem    *memory
-	first  string // kind of id 1
-	next   string // kind of those that follow; empty: there are none
+	mem    *memory // set before anything is read
+	first  string  // kind of id 1
+	next   string  // kind of those that follow; empty: there are none
 	cancel context.CancelFunc
 	watch  *watch
 	grant  func(id, bytes uint64) error // sends a window record
@@ -44,8 +44,8 @@ type inbox struct {
 	err    error     // why nothing more comes
 }
 
-func newInbox(mem *memory, w *watch, cancel context.CancelFunc, first, next string) *inbox {
-	b := &inbox{mem: mem, watch: w, cancel: cancel, first: first, next: next}
+func newInbox(w *watch, cancel context.CancelFunc, first, next string) *inbox {
+	b := &inbox{watch: w, cancel: cancel, first: first, next: next}
 	b.moved.L = &b.mu
 	return b
 }

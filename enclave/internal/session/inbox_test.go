@@ -51,7 +51,8 @@ func FuzzV2Records(f *testing.F) {
 	f.Fuzz(func(t *testing.T, route byte, data []byte) {
 		kinds := [][2]string{{wire.KindInput, wire.KindInput}, {wire.KindFunction, ""}, {wire.KindFunction, wire.KindInput}}[route%3]
 		mem := newMemory(wire.MaxStreams * 2 * wire.InitialCredit)
-		b := newInbox(mem, newWatch(time.Hour), func() {}, kinds[0], kinds[1])
+		b := newInbox(newWatch(time.Hour), func() {}, kinds[0], kinds[1])
+		b.mem = mem
 		b.grant = func(_, n uint64) error {
 			if n == 0 || n > wire.InitialCredit {
 				t.Errorf("granted %d bytes", n)
@@ -68,14 +69,14 @@ func FuzzV2Records(f *testing.F) {
 				b.fail(err)
 				break
 			}
-			if held := mem.used.Load(); held > wire.MaxStreams*(wire.InitialCredit+smallBuffer) {
+			if held := mem.held; held > wire.MaxStreams*(wire.InitialCredit+smallBuffer) {
 				t.Fatalf("%d bytes are held", held)
 			}
 		}
 		b.fail(errGone)
 		<-done
 		b.clear()
-		if n := mem.used.Load(); n != 0 {
+		if n := mem.held; n != 0 {
 			t.Errorf("%d bytes are still taken", n)
 		}
 	})
@@ -115,14 +116,14 @@ func TestPiecesComeOutAsTheyWentIn(t *testing.T) {
 	}
 	rest := make([]byte, len(in))
 	out = append(out, rest[:p.read(rest)]...)
-	if string(out) != string(in) || mem.used.Load() != 0 || p.held != 0 {
-		t.Errorf("%d bytes came out, %d are taken", len(out), mem.used.Load())
+	if string(out) != string(in) || mem.held != 0 || p.held != 0 {
+		t.Errorf("%d bytes came out, %d are taken", len(out), mem.held)
 	}
 	if err := p.write(make([]byte, 11*smallBuffer)); !errors.Is(err, errMemory) {
 		t.Errorf("beyond the budget: %v", err)
 	}
 	p.drop(len(p.list))
-	if n := mem.used.Load(); n != 0 {
+	if n := mem.held; n != 0 {
 		t.Errorf("%d bytes are still taken", n)
 	}
 }

@@ -23,6 +23,7 @@ import (
 // admitted, and clients say so. Only it opens the old form, which names no recipient.
 type opener struct {
 	s        *Server
+	tenant   *tenant      // whose memory it uses
 	holder   vault.Holder // whose the function is
 	legacy   wire.Subject
 	name     string // of the function; empty: it is not stored
@@ -85,7 +86,7 @@ func (o *opener) openOld(ctx context.Context, input io.Reader) (io.Reader, func(
 	if err != nil {
 		return nil, nil, err
 	}
-	b := o.s.mem.buffer(envelope.MaxSealedSize(int64(o.s.cfg.Limits.Input)))
+	b := o.tenant.buffer(envelope.MaxSealedSize(int64(o.s.cfg.Limits.Input)))
 	if err := b.fill(input, func() {}); err != nil {
 		b.release()
 		return nil, nil, err

@@ -50,7 +50,7 @@ func (p *pieces) drop(n int) {
 			clear(piece[:])
 		}
 		p.mem.small.Put(piece)
-		p.mem.used.Add(-smallBuffer)
+		p.mem.give(smallBuffer)
 	}
 	p.list, p.from = p.list[n:], 0
 	if len(p.list) == 0 {

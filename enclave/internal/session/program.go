@@ -31,13 +31,13 @@ type program struct {
 func (s *Server) program(fn *vault.Function, c caller) *program {
 	m := fn.Manifest
 	owner := c.owns(m)
-	return &program{s: s, fn: fn, checksum: [32]byte(m.Checksum), owner: owner && m.Acct != nil, opener: opener{s: s, holder: vault.HolderOf(m),
+	return &program{s: s, fn: fn, checksum: [32]byte(m.Checksum), owner: owner && m.Acct != nil, opener: opener{s: s, tenant: c.tenant, holder: vault.HolderOf(m),
 		legacy: m.Owner, name: m.Name, checksum: [32]byte(m.Checksum), byOwner: owner, named: m.Decrypt == wire.DecryptAny}}
 }
 
 // trial returns a function that is stored nowhere, for the caller who brought it.
 func (s *Server) trial(fn *vault.Function, checksum [32]byte, c caller) *program {
-	o := opener{s: s, holder: vault.LegacyUser(c.claims.Subject), legacy: c.claims.Subject, checksum: checksum, byOwner: true}
+	o := opener{s: s, tenant: c.tenant, holder: vault.LegacyUser(c.claims.Subject), legacy: c.claims.Subject, checksum: checksum, byOwner: true}
 	if c.acct != nil {
 		o.holder = vault.Account(*c.acct)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/boot/event"
+	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
 // Names of routes in the log.
@@ -28,6 +29,24 @@ type visit struct {
 	s      *Server
 	route  string
 	policy []byte // text of the KEK's policy
+	guest  *guest
+	tenant *tenant // who it was admitted for; nil: nobody yet
+}
+
+// admit makes of a guest a session of h.
+func (v *visit) admit(h vault.Holder) (f *fault) {
+	if v.tenant, f = v.s.seats.take(h); f == nil {
+		v.guest.leave()
+	}
+	return f
+}
+
+// memory is what messages are counted against.
+func (v *visit) memory() *memory {
+	if v.tenant != nil {
+		return &v.tenant.memory
+	}
+	return &v.s.strangers
 }
 
 // policySum is what v1 documents say of the policy.
@@ -54,8 +73,8 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// serve gives a request one of the slots and a context that ends with the era, and keeps a
-// fault of ours from ending more than it.
+// serve gives a request a context that ends with the era, and keeps a fault of ours from ending
+// more than it. Until it is admitted it is one of the handshakes.
 func (s *Server) serve(route string, h visitor) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		era, policy := s.current()
@@ -63,12 +82,9 @@ func (s *Server) serve(route string, h visitor) http.Handler {
 			writeFault(w, unavailable())
 			return
 		}
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		default:
-			s.log.Warn(event.Refused, event.Route, route, event.Code, wire.CodeUnavailable)
-			writeFault(w, newFault(wire.CodeUnavailable, "the enclave serves as many sessions as it can", "try again in a moment"))
+		v := &visit{s: s, route: route, policy: policy, guest: guestOf(r)}
+		if !s.lobby.fits(s.cfg.MaxHandshakes) {
+			v.refuse(w, crowded())
 			return
 		}
 		s.sessions.Add(1)
@@ -76,7 +92,11 @@ func (s *Server) serve(route string, h visitor) http.Handler {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(era, cancel)()
-		v := &visit{s: s, route: route, policy: policy}
+		defer func() {
+			if v.tenant != nil {
+				s.seats.give(v.tenant)
+			}
+		}()
 		defer v.recover(nil)
 		h(ctx, v, w, r)
 	})
@@ -108,7 +128,7 @@ func (v *visit) recover(then func()) {
 	}
 }
 
-// health takes no slot: an enclave that is busy is healthy.
+// health takes no place: an enclave that is busy is healthy.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	if era, _ := s.current(); era == nil {
 		writeFault(w, unavailable())

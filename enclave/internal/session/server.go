@@ -47,7 +47,7 @@ type Functions interface {
 
 // Timeouts end what makes no progress. Zero values stand for wire's.
 type Timeouts struct {
-	Handshake, Idle, Stall, Write, Linger, Tick time.Duration
+	Handshake, Patience, Idle, Stall, Write, Linger, Tick time.Duration
 }
 
 // Config says what a Server serves with.
@@ -70,9 +70,9 @@ type Config struct {
 	Python, Platform string
 	Limits           wire.LimitsConfig
 	Log              *slog.Logger
-	// MaxSessions bounds the sessions at once; 0: wire.MaxSessions.
-	MaxSessions int
-	// Memory bounds the large messages of all sessions together, in bytes; 0: 4 GiB.
+	// MaxSessions bounds the sessions at once, MaxHandshakes the connections that are none yet; 0: wire's.
+	MaxSessions, MaxHandshakes int
+	// Memory bounds the messages of all sessions together, in bytes; 0: 4 GiB.
 	Memory   int64
 	Timeouts Timeouts
 }
@@ -81,8 +81,9 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	log        *slog.Logger
-	mem        *memory
-	slots      chan struct{}
+	lobby      lobby
+	strangers  memory // of connections that are not admitted
+	seats      seats
 	signingDER []byte // PKCS#1 of SigningKey's public half
 	receiptDER []byte // SPKI of ReceiptKey's
 	routes     http.Handler
@@ -101,15 +102,18 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("encoding receipt key: %w", err)
 	}
 	cfg.MaxSessions = orDefault(cfg.MaxSessions, wire.MaxSessions)
-	cfg.Memory = orDefault(cfg.Memory, 4<<30)
+	cfg.MaxHandshakes = orDefault(cfg.MaxHandshakes, wire.MaxHandshakes)
+	all := &budget{free: orDefault(cfg.Memory, 4<<30)}
 	t := &cfg.Timeouts
 	t.Handshake = orDefault(t.Handshake, wire.Handshake)
+	t.Patience = orDefault(t.Patience, wire.HandshakePatience)
 	t.Idle = orDefault(t.Idle, wire.IdleSession)
 	t.Stall = orDefault(t.Stall, wire.BodyStall)
 	t.Write = orDefault(t.Write, wire.BodyStall)
 	t.Linger = orDefault(t.Linger, 2*time.Second)
 	t.Tick = orDefault(t.Tick, time.Second)
-	s := &Server{cfg: cfg, log: cfg.Log, mem: newMemory(cfg.Memory), slots: make(chan struct{}, cfg.MaxSessions),
+	s := &Server{cfg: cfg, log: cfg.Log, lobby: lobby{patience: t.Patience}, strangers: memory{budget: all},
+		seats:      seats{budget: all, free: cfg.MaxSessions, tenants: make(map[vault.Holder]*tenant)},
 		signingDER: x509.MarshalPKCS1PublicKey(&cfg.SigningKey.PublicKey), receiptDER: receiptDER}
 	s.routes = s.handler()
 	return s, nil
@@ -152,7 +156,7 @@ func (s *Server) current() (era context.Context, policy []byte) {
 // Serve accepts connections until ctx ends, then ends every session and waits for them, at
 // most grace. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
-	err := s.listen(ctx, newLimited(l, 2*s.cfg.MaxSessions))
+	err := s.listen(ctx, s.doorman(l))
 	if ctx.Err() == nil {
 		return err
 	}
@@ -171,11 +175,15 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration)
 // ServeTLS accepts connections that speak TLS, beside Serve, until ctx ends or l fails. It
 // closes l; Serve waits for its sessions.
 func (s *Server) ServeTLS(ctx context.Context, l net.Listener, cfg *tls.Config) error {
-	return s.listen(ctx, tls.NewListener(newLimited(l, 2*s.cfg.MaxSessions), cfg))
+	return s.listen(ctx, tls.NewListener(s.doorman(l), cfg))
 }
 
-// listen serves the routes. Listeners are limited to twice the sessions: about as many are
-// being told that there is no room.
+// doorman limits a listener to twice the handshakes: about as many are being told that there is no room.
+func (s *Server) doorman(l net.Listener) net.Listener {
+	return &doorman{l, &s.lobby, 2 * s.cfg.MaxHandshakes}
+}
+
+// listen serves the routes.
 func (s *Server) listen(ctx context.Context, l net.Listener) error {
 	srv := s.http(s.routes)
 	stop := context.AfterFunc(ctx, func() {
@@ -189,6 +197,7 @@ func (s *Server) listen(ctx context.Context, l net.Listener) error {
 func (s *Server) http(h http.Handler) *http.Server {
 	srv := &http.Server{
 		Handler:           h,
+		ConnContext:       withGuest,
 		ReadHeaderTimeout: s.cfg.Timeouts.Handshake,
 		ReadTimeout:       s.cfg.Timeouts.Stall,
 		WriteTimeout:      2 * wire.LinkCall,
@@ -197,38 +206,4 @@ func (s *Server) http(h http.Handler) *http.Server {
 	}
 	srv.SetKeepAlivesEnabled(false) // one request a connection: the host pipes them through
 	return srv
-}
-
-// limited closes connections beyond a number at once, so that they cannot use up descriptors.
-type limited struct {
-	net.Listener
-	slots chan struct{}
-}
-
-func newLimited(l net.Listener, n int) *limited { return &limited{l, make(chan struct{}, n)} }
-
-func (l *limited) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: c, slots: l.slots}, nil
-		default:
-			c.Close()
-		}
-	}
-}
-
-type limitedConn struct {
-	net.Conn
-	slots chan struct{}
-	once  sync.Once
-}
-
-func (c *limitedConn) Close() error {
-	c.once.Do(func() { <-c.slots })
-	return c.Conn.Close()
 }

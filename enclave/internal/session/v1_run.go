@@ -23,7 +23,7 @@ func (s *Server) run(ctx context.Context, v *visit, w http.ResponseWriter, r *ht
 		v.refuse(w, f)
 		return
 	}
-	who := caller{claims: claims}
+	who := caller{claims: claims, tenant: v.tenant}
 	rec, f := s.find(ctx, who, r)
 	if f != nil {
 		v.refuse(w, f)
@@ -152,7 +152,7 @@ func (c *channel) readInput(key *seal.SessionKey, limit int64) input {
 // invoke runs the handler on one input and sends the result.
 func (c *channel) invoke(ctx context.Context, prog *program, plain []byte) error {
 	s := c.v.s
-	out := s.mem.buffer(int64(s.cfg.Limits.Output))
+	out := c.v.memory().buffer(int64(s.cfg.Limits.Output))
 	defer out.release()
 	sum := sha256.Sum256(plain)
 	if err := prog.invoke(ctx, bytes.NewReader(plain), out); err != nil {

@@ -10,16 +10,20 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
 	"github.com/cape-functions/cape/enclave/internal/token"
+	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
-// enter checks what every route needs before the upgrade: an offer and a token that may does
-// accept.
+// enter checks what every route needs before the upgrade: an offer, a token that may does
+// accept, and a place for its user.
 func (v *visit) enter(ctx context.Context, r *http.Request, may func(context.Context, string) (*token.Claims, *fault)) (protocols, *token.Claims, *fault) {
 	p, f := parseProtocols(r.Header)
 	if f != nil {
 		return p, nil, f
 	}
 	claims, f := may(ctx, p.token)
+	if f == nil {
+		f = v.admit(vault.LegacyUser(claims.Subject))
+	}
 	return p, claims, f
 }
 

@@ -40,7 +40,7 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 	if err != nil {
 		return err
 	}
-	prog := s.trial(fn, checksum, caller{claims: claims})
+	prog := s.trial(fn, checksum, caller{claims: claims, tenant: c.v.tenant})
 	defer prog.close()
 	in := c.readInput(key, int64(s.cfg.Limits.Input)+wire.SealOverhead)
 	if in.err != nil {

@@ -33,6 +33,12 @@ func (s *Server) runV2(ctx context.Context, x *exchange, r *http.Request) error 
 		rec.Close()
 		return f
 	}
+	if x.who.tenant == nil {
+		if err := x.sit(vault.Account(*x.who.acct)); err != nil {
+			rec.Close()
+			return err
+		}
+	}
 	fn, err := s.cfg.Vault.Load(ctx, rec)
 	if err != nil {
 		return err
@@ -153,7 +159,7 @@ func (x *exchange) receive(ctx context.Context) (*stream, *buffer, [32]byte, err
 	if err != nil {
 		return nil, nil, [32]byte{}, err
 	}
-	zip, sum := x.s.mem.buffer(int64(x.s.cfg.Limits.Zip)), sha256.New()
+	zip, sum := x.who.tenant.buffer(int64(x.s.cfg.Limits.Zip)), sha256.New()
 	err = zip.fill(io.TeeReader(in, sum), func() {})
 	if err == nil {
 		err = x.s.cfg.Functions.Check(ctx, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))

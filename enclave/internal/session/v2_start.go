@@ -13,6 +13,7 @@ import (
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
+	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
 // exchange is a v2 session whose handshake is done.
@@ -21,6 +22,8 @@ type exchange struct {
 	who    caller
 	key    *account.Public // of who.acct
 	expect wire.Expect
+	c      *channel
+	opener *seal.Opener // of what comes
 	in     *inbox
 	out    *outbox
 	notary *seal.Notary
@@ -28,7 +31,7 @@ type exchange struct {
 }
 
 // sealed holds one v2 session: handshake, admission, and then what the route does. What the
-// client sends meanwhile is read all the time, and kept within its credit.
+// client sends from its admission on is read all the time, and kept within its credit.
 func (s *Server) sealed(ctx context.Context, c *channel, r *http.Request, serve func(context.Context, *exchange, *http.Request) error) error {
 	c.report = c.refuse
 	b, err := c.next(websocket.MessageBinary, wire.MaxHello)
@@ -55,11 +58,6 @@ func (s *Server) sealed(ctx context.Context, c *channel, r *http.Request, serve 
 	if x.notary, err = seal.NewNotary(responder, s.cfg.ReceiptKey); err != nil {
 		return err
 	}
-	go func() {
-		defer x.in.fail(errGone)
-		defer c.v.recover(func() { c.raw.Close() })
-		x.in.fill(c, keys.In)
-	}()
 	defer x.in.clear()
 	c.watch.begin()
 	defer c.watch.end()
@@ -78,8 +76,8 @@ func (s *Server) exchange(c *channel, o *seal.Opened, keys *seal.Channel, cancel
 	case routeTest:
 		first = wire.KindFunction
 	}
-	x := &exchange{s: s, expect: o.Expect, key: o.Key, who: caller{acct: o.Acct},
-		out: &outbox{c: c, sealer: keys.Out}, in: newInbox(s.mem, c.watch, cancel, first, next)}
+	x := &exchange{s: s, c: c, opener: keys.In, expect: o.Expect, key: o.Key, who: caller{acct: o.Acct},
+		out: &outbox{c: c, sealer: keys.Out}, in: newInbox(c.watch, cancel, first, next)}
 	x.in.grant = func(id, n uint64) error { return x.out.send(&wire.Window{ID: id, Bytes: n}) }
 	c.report = func(f *fault) error { return x.out.send(wire.FailureOf(0, f.code, f.line())) }
 	return x
@@ -139,7 +137,8 @@ func (s *Server) open(c *channel, r *seal.Responder, e evidence) (*seal.Opened, 
 	return r.Open(b.bytes())
 }
 
-// admit verifies what the caller says about itself. Nothing was fetched for it before.
+// admit verifies what the caller says about itself. Nothing was fetched for it before. Who shows
+// no token is admitted when a function is found that it owns: account keys cost nothing.
 func (x *exchange) admit(ctx context.Context, o *seal.Opened) error {
 	defer o.Token.Wipe()
 	if o.Grant != nil {
@@ -151,7 +150,23 @@ func (x *exchange) admit(ctx context.Context, o *seal.Opened) error {
 			return f
 		}
 		x.who.claims = claims
+		return x.sit(vault.LegacyUser(claims.Subject))
 	}
+	return nil
+}
+
+// sit takes a place for h and begins to read.
+func (x *exchange) sit(h vault.Holder) error {
+	v := x.c.v
+	if f := v.admit(h); f != nil {
+		return f
+	}
+	x.who.tenant, x.in.mem = v.tenant, v.memory()
+	go func() {
+		defer x.in.fail(errGone)
+		defer v.recover(func() { x.c.raw.Close() })
+		x.in.fill(x.c, x.opener)
+	}()
 	return nil
 }
 

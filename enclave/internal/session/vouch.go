@@ -25,13 +25,13 @@ func (s *Server) Vouch(ctx context.Context, l net.Listener) {
 		}
 		s.sessions.Add(1)
 		defer s.sessions.Done()
-		v := &visit{s: s, route: routeVouch}
+		v := &visit{s: s, route: routeVouch, guest: guestOf(r)}
 		defer v.recover(nil)
 		v.converse(ctx, w, r, wire.SubprotocolV2, func(_ context.Context, c *channel) error { return s.vouch(c, r) })
 	}))
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
-	_ = srv.Serve(newLimited(l, maxVouched)) // it ends with ctx, or nobody is shown anything
+	_ = srv.Serve(&doorman{l, &s.lobby, maxVouched}) // it ends with ctx, or nobody is shown anything
 	s.sessions.Wait()
 }
 

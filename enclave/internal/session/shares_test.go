@@ -1,0 +1,144 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/vault"
+)
+
+func who(b byte) vault.Holder { return vault.Account([32]byte{b}) }
+
+// TestSeatsAreLeftForOthers: one alone gets half, the next half of the rest, and so on until there are none.
+func TestSeatsAreLeftForOthers(t *testing.T) {
+	const all = 64
+	s := &seats{budget: &budget{free: 1 << 20}, free: all, tenants: map[vault.Holder]*tenant{}}
+	var taken []*tenant
+	for b, left := byte(1), all; left > 0; b++ {
+		n := 0
+		for ; ; n++ {
+			one, f := s.take(who(b))
+			if f != nil {
+				if s.free > 0 && (f.code != wire.CodeQuota || !f.fatal) {
+					t.Errorf("tenant %d is refused with %s", b, f.code)
+				}
+				break
+			}
+			taken = append(taken, one)
+		}
+		if n != (left+1)/2 {
+			t.Fatalf("tenant %d got %d of %d", b, n, left)
+		}
+		left -= n
+	}
+	if _, f := s.take(who(200)); f == nil || f.code != wire.CodeUnavailable {
+		t.Errorf("one too many: %v", f)
+	}
+	for _, one := range taken {
+		s.give(one)
+	}
+	if s.free != all || len(s.tenants) != 0 {
+		t.Errorf("%d places are free, %d tenants known", s.free, len(s.tenants))
+	}
+}
+
+// TestMemoryIsLeftForOthers is the same for the memory of messages.
+func TestMemoryIsLeftForOthers(t *testing.T) {
+	all := &budget{free: 64 * budgetStep}
+	greedy, other := &memory{budget: all}, &memory{budget: all}
+	for greedy.take(budgetStep) == nil {
+	}
+	if greedy.held != 32*budgetStep {
+		t.Errorf("one alone holds %d steps", greedy.held/budgetStep)
+	}
+	b := other.buffer(10 * budgetStep)
+	if _, err := b.Write(make([]byte, 10*budgetStep)); err != nil {
+		t.Errorf("another: %v", err)
+	}
+	b.release()
+	greedy.give(greedy.held)
+	if all.free != 64*budgetStep || other.held != 0 {
+		t.Errorf("%d free, %d held", all.free, other.held)
+	}
+}
+
+// TestSmallMessagesCount: many small ones are as large as few large ones.
+func TestSmallMessagesCount(t *testing.T) {
+	m := newMemory(smallBuffer)
+	first, second := m.buffer(10), m.buffer(10)
+	defer first.release()
+	defer second.release()
+	if _, err := first.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Write([]byte("x")); !errors.Is(err, errMemory) {
+		t.Errorf("the second: %v", err)
+	}
+}
+
+func TestLobby(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lobby{patience: time.Hour}
+	d := &doorman{inner, l, 1}
+	defer d.Close()
+	accepted := make(chan *guest, 8)
+	go func() {
+		for {
+			c, err := d.Accept()
+			if err != nil {
+				return
+			}
+			g, _ := c.(*guest)
+			accepted <- g
+		}
+	}()
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	ended := func(c net.Conn) bool {
+		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := c.Read(make([]byte, 1))
+		return errors.Is(err, io.EOF)
+	}
+	dial()
+	first := <-accepted
+	if !ended(dial()) {
+		t.Error("one too many, while the first has just come")
+	}
+	first.Close()
+	first.Close() // twice counts once
+	if l.guests.Len() != 0 {
+		t.Fatalf("%d guests", l.guests.Len())
+	}
+	waits := dial()
+	old := <-accepted
+	l.mu.Lock()
+	old.came = old.came.Add(-2 * time.Hour)
+	l.mu.Unlock()
+	dial()
+	admitted := <-accepted // at the expense of who waited long
+	if !ended(waits) {
+		t.Error("who waits too long keeps others out")
+	}
+	admitted.leave()
+	admitted.came = old.came
+	dial()
+	<-accepted // nobody need go
+	if l.guests.Len() != 1 || admitted.SetDeadline(time.Now()) != nil {
+		t.Error("who was admitted was ended")
+	}
+}
