@@ -79,6 +79,7 @@ class Keeper:
 
     def enter(self) -> None:
         """Makes the template this process's root, with a private place to write."""
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)  # with the server, and so with the runtime, also when frozen
         kernel.unshare(kernel.CLONE_NEWCGROUP)
         socket.sethostname("cape")
         try:
@@ -164,16 +165,12 @@ class Keeper:
         message, fds, _, _ = socket.recv_fds(self.control, 64 * 1024, 1)
         if not message:
             return False
-        order = json.loads(message)
-        if order["do"] == "furnish":
-            answer: dict[str, str] = {}
-            try:
-                self.furnish(order, fds)
-            except OSError as error:
-                answer["error"] = str(error)
-            self.control.send(json.dumps(answer).encode())
-        elif not self.plain:  # every process of the jail but this one, and whatever they fork meanwhile
-            os.kill(-1, signal.SIGSTOP if order["do"] == "freeze" else signal.SIGCONT)
+        answer: dict[str, str] = {}
+        try:
+            self.furnish(json.loads(message), fds)
+        except OSError as error:
+            answer["error"] = str(error)
+        self.control.send(json.dumps(answer).encode())
         return True
 
     def furnish(self, order: dict[str, Any], fds: list[int]) -> None:
@@ -207,7 +204,7 @@ class Keeper:
             kernel.mount_attr("/function", kernel.MOUNT_RDONLY, recursive=False)
             kernel.detach("/" + TREES)
             kernel.detach("/" + SCRATCH)
-            kernel.set_capabilities(kernel.CAP_KILL)  # to freeze and thaw; nothing else is left to do
+            kernel.set_capabilities(0)
 
 
 def path_of(path: str) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -53,13 +54,15 @@ def build(setup: dict[str, Any]) -> None:
 
 def serve_cell(setup: dict[str, Any], order: dict[str, Any], fds: list[int]) -> None:
     control, cgroups = socket.socket(fileno=fds[0]), fds[1 + jail.WORKER_FDS :]
+    into = next((fd for fd in cgroups if stat.S_ISDIR(os.fstat(fd).st_mode)), None)
     mapped, ready = os.pipe()
     flags = 0 if setup["plain"] else kernel.NAMESPACES
-    into = cgroups[0] if cgroups and setup["version2"] else None
     pid, pidfd = kernel.clone(flags, into)
     if pid == 0:
         os.close(ready)
-        jail.keep(setup, order, control, fds[1 : 1 + jail.WORKER_FDS], [] if setup["version2"] else cgroups, mapped)
+        if into is not None:
+            os.close(into)
+        jail.keep(setup, order, control, fds[1 : 1 + jail.WORKER_FDS], [fd for fd in cgroups if fd != into], mapped)
     os.close(mapped)
     try:
         for name in ("uid", "gid") if flags else ():

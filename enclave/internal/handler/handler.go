@@ -75,4 +75,6 @@ type Options struct {
 	// Hold keeps Tree in its place until what it returns is called: spares need it beyond the
 	// connection. nil: the function gets no spares.
 	Hold func() (release func())
+	// Owner is whose the function is, as a value that can be compared: owners have like shares of what spares there are.
+	Owner any
 }

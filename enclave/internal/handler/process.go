@@ -23,6 +23,7 @@ type Process struct {
 	stdout, stderr *os.File // read ends, or nil
 	socket         *os.File
 	started        time.Time
+	memory         uint64          // of a spare
 	ctx            context.Context // ends with the jail
 	cancel         context.CancelFunc
 	serving        sync.WaitGroup

@@ -3,9 +3,6 @@ package handler
 import (
 	"context"
 	"math"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,9 +11,8 @@ import (
 
 // Rules of spares: processes that are jailed, have imported a function, and are frozen until their one connection comes.
 const (
-	// spareFunctions and spareTotal bound for how many functions there are spares, and how many in all.
+	// spareFunctions bounds for how many functions there are spares, sparePerOne how many each has.
 	spareFunctions = 8
-	spareTotal     = 16
 	sparePerOne    = 4
 	// heavyImport makes a function worth a spare after a single call.
 	heavyImport = 200 * time.Millisecond
@@ -24,10 +20,10 @@ const (
 	oftenCalled = 2 * time.Second
 	// spareIdle is how long after its last call a function keeps its spares.
 	spareIdle = 2 * time.Minute
-	// spareMemory is the part of the machine's free memory that spares may have together.
-	spareMemory = 4
-	// spareMakers import at once.
-	spareMakers = 1
+	// spareImport is how long an import ahead may take, and spareRetry when one that failed is tried again.
+	spareImport, spareRetry = 20 * time.Second, time.Minute
+	// spareMakers import at once, never two for one owner.
+	spareMakers = 2
 )
 
 // spareKey is what two connections must have in common to be served by one kind of spare.
@@ -39,13 +35,15 @@ type spareKey struct {
 
 // pool is what there is for one function.
 type pool struct {
+	key      spareKey
 	options  Options // as the spares are started
 	ready    []*Process
 	making   int
 	last     time.Time     // call
 	interval time.Duration // between calls, on average; 0: called once
 	loading  time.Duration // what the import took last
-	failed   bool          // it could not be imported ahead
+	memory   uint64        // of one spare; 0: not known yet
+	rest     time.Time     // until when none is made: the last could not be
 	release  func()        // lets go of the function's folder
 }
 
@@ -58,13 +56,16 @@ type spares struct {
 
 	mu     sync.Mutex
 	pools  map[spareKey]*pool
+	spent  map[any]time.Duration // on imports, by owner; slowly forgotten
 	closed bool
 }
 
 func newSpares(h *Host) *spares {
-	s := &spares{host: h, stop: make(chan struct{}), wake: make(chan struct{}, 1), pools: map[spareKey]*pool{}}
-	for range spareMakers {
-		s.work.Go(s.keep)
+	s := &spares{host: h, stop: make(chan struct{}), wake: make(chan struct{}, 1), pools: map[spareKey]*pool{}, spent: map[any]time.Duration{}}
+	if s.closed = !h.sandbox.Freezes(); !s.closed {
+		for range spareMakers {
+			s.work.Go(s.keep)
+		}
 	}
 	return s
 }
@@ -80,13 +81,14 @@ func (s *spares) take(o Options) *Process {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, now := s.pools[keyOf(o)], time.Now()
+	key, now := keyOf(o), time.Now()
+	p := s.pools[key]
 	if p == nil {
-		if s.closed || len(s.pools) >= spareFunctions && !s.forget(now) {
+		if s.closed || len(s.pools) >= spareFunctions && !s.forget(o.Owner, now) {
 			return nil
 		}
-		p = &pool{options: Options{Tree: o.Tree, Work: o.Work, Limits: o.Limits}, release: o.Hold()}
-		s.pools[keyOf(o)] = p
+		p = &pool{key: key, options: Options{Tree: o.Tree, Work: o.Work, Limits: o.Limits, Owner: o.Owner}, release: o.Hold()}
+		s.pools[key] = p
 	} else {
 		gap := max(now.Sub(p.last), time.Microsecond)
 		if p.interval == 0 {
@@ -99,26 +101,49 @@ func (s *spares) take(o Options) *Process {
 	for len(p.ready) > 0 {
 		spare := p.ready[0]
 		p.ready = p.ready[1:]
-		select {
-		case <-spare.Done(): // it did not survive the wait
-			go spare.Close()
-		default:
+		if spare.jail.Alive() {
 			return spare
 		}
+		go spare.Close() // it did not survive the wait
 	}
 	return nil
 }
 
-// forget makes room for another function by letting go of one without spares; s.mu is held.
-func (s *spares) forget(now time.Time) bool {
-	for key, p := range s.pools {
-		if len(p.ready) == 0 && p.making == 0 && now.Sub(p.last) > time.Second {
-			delete(s.pools, key)
-			go p.release()
-			return true
+// forget makes room for another function of owner's, by letting go of the one that was called least lately: of an owner who has more,
+// else of the owner's own, and for who has none of anybody's who has rested a while. s.mu is held.
+func (s *spares) forget(owner any, now time.Time) bool {
+	count := map[any]int{}
+	most := 0
+	for _, p := range s.pools {
+		count[p.options.Owner]++
+		most = max(most, count[p.options.Owner])
+	}
+	mine := count[owner]
+	var victim *pool
+	for _, p := range s.pools {
+		whose, rested := p.options.Owner, now.Sub(p.last)
+		may := count[whose] == most && most > mine+1
+		if most <= mine+1 {
+			may = (whose == owner || mine == 0) && rested > oftenCalled
+		}
+		if may && p.making == 0 && (victim == nil || p.last.Before(victim.last)) {
+			victim = p
 		}
 	}
-	return false
+	if victim == nil {
+		return false
+	}
+	delete(s.pools, victim.key)
+	go victim.end()
+	return true
+}
+
+// end closes a pool's spares, and lets go of the function; the pool is no longer in the list.
+func (p *pool) end() {
+	for _, spare := range p.ready {
+		spare.Close()
+	}
+	p.release()
 }
 
 // loaded notes what an import took.
@@ -150,8 +175,9 @@ func (s *spares) keep() {
 		case <-tick.C:
 			s.expire()
 		}
-		for key, p := s.next(); p != nil; key, p = s.next() {
-			s.put(key, p, s.make(key, p))
+		for p := s.next(); p != nil; p = s.next() {
+			begin := time.Now()
+			s.put(p, s.make(p), time.Since(begin))
 		}
 	}
 }
@@ -161,7 +187,7 @@ func (p *pool) want(now time.Time) int {
 	since := now.Sub(p.last)
 	interval := max(p.interval, since/2) // calls that stopped coming are rare calls
 	often := p.interval > 0 && interval < oftenCalled
-	if p.failed || since > spareIdle || p.loading == 0 || !often && p.loading < heavyImport {
+	if now.Before(p.rest) || since > spareIdle || p.loading == 0 || !often && p.loading < heavyImport {
 		return 0
 	}
 	if p.interval == 0 {
@@ -170,84 +196,90 @@ func (p *pool) want(now time.Time) int {
 	return min(1+int(math.Ceil(float64(p.loading)/float64(interval))), sparePerOne)
 }
 
-// next returns a pool that wants one more spare, or nil. It counts it as being made.
-func (s *spares) next() (spareKey, *pool) {
+// next returns a pool that wants one more spare, of the owner for whom least was imported lately, or nil. It counts it as being made.
+func (s *spares) next() *pool {
+	r := newRoom()
+	defer r.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	total, used := 0, uint64(0)
+	busy := map[any]bool{}
 	for _, p := range s.pools {
-		total += len(p.ready) + p.making
-		for _, spare := range p.ready {
-			used += spare.jail.Memory()
-		}
+		busy[p.options.Owner] = busy[p.options.Owner] || p.making > 0
 	}
-	if s.closed || total >= spareTotal || used > freeMemory()/spareMemory {
-		return spareKey{}, nil
-	}
+	var best *pool
 	now := time.Now()
-	for key, p := range s.pools {
-		if len(p.ready)+p.making < p.want(now) {
-			p.making++
-			return key, p
+	for _, p := range s.pools {
+		owner := p.options.Owner
+		if !busy[owner] && len(p.ready) < p.want(now) && (best == nil || s.spent[owner] < s.spent[best.options.Owner]) {
+			best = p
 		}
 	}
-	return spareKey{}, nil
+	if best == nil || s.closed || !r.fits(s.pools, best.options.Owner, best.memory) {
+		return nil
+	}
+	best.making++
+	return best
 }
 
 // make imports a function ahead; nil when it could not be.
-func (s *spares) make(key spareKey, p *pool) *Process {
-	ctx, cancel := context.WithTimeout(context.Background(), wire.HandlerStart)
+func (s *spares) make(p *pool) *Process {
+	ctx, cancel := context.WithTimeout(context.Background(), spareImport)
 	defer cancel()
-	process, err := s.host.launch(ctx, p.options, key.rpc, key.print)
+	process, err := s.host.launch(ctx, p.options, p.key.rpc, p.key.print)
 	if err != nil {
 		return nil
 	}
 	stop := context.AfterFunc(ctx, func() { process.jail.Close() })
 	defer stop()
-	if process.load() != nil || !process.jail.Freezes() || process.jail.Freeze() != nil {
+	if process.load() != nil || process.jail.Freeze() != nil || ctx.Err() != nil {
 		process.Close()
 		return nil
 	}
+	process.memory = process.jail.Memory()
 	return process
 }
 
-// put takes in what make made.
-func (s *spares) put(key spareKey, p *pool, process *Process) {
+// put takes in what make made, and in which time.
+func (s *spares) put(p *pool, process *Process, took time.Duration) {
+	r := newRoom()
+	defer r.close()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	p.making--
-	kept := process != nil && !s.closed && s.pools[key] == p
-	if kept {
-		p.ready = append(p.ready, process)
-	} else if process == nil {
-		p.failed = true
+	s.spent[p.options.Owner] += took
+	if process == nil {
+		p.rest = time.Now().Add(spareRetry)
+		return
 	}
-	s.mu.Unlock()
-	if process != nil && !kept {
-		process.Close()
+	p.memory = process.memory
+	if !s.closed && s.pools[p.key] == p && r.fits(s.pools, p.options.Owner, p.memory) {
+		p.ready = append(p.ready, process)
+	} else {
+		r.taken = append(r.taken, process)
 	}
 }
 
-// expire ends the spares that nobody wants any more.
+// expire ends the spares that nobody wants any more, or for which there is no longer the memory.
 func (s *spares) expire() {
+	r := newRoom()
+	defer r.close()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := time.Now()
-	var surplus []*Process
-	var releases []func()
 	for key, p := range s.pools {
 		for n := p.want(now); len(p.ready) > n; p.ready = p.ready[1:] {
-			surplus = append(surplus, p.ready[0])
+			r.taken = append(r.taken, p.ready[0])
 		}
-		if now.Sub(p.last) > spareIdle && len(p.ready)+p.making == 0 {
+		if now.Sub(p.last) > spareIdle && p.making == 0 {
 			delete(s.pools, key)
-			releases = append(releases, p.release)
+			go p.release()
 		}
 	}
-	s.mu.Unlock()
-	for _, p := range surplus {
-		p.Close()
-	}
-	for _, release := range releases {
-		release()
+	r.shrink(s.pools)
+	for owner, spent := range s.spent {
+		if s.spent[owner] = spent - spent/64; spent < time.Millisecond {
+			delete(s.spent, owner)
+		}
 	}
 }
 
@@ -265,27 +297,6 @@ func (s *spares) close() {
 	close(s.stop)
 	s.work.Wait()
 	for _, p := range pools {
-		for _, process := range p.ready {
-			process.Close()
-		}
-		p.release()
+		p.end()
 	}
-}
-
-// freeMemory is how much memory the machine can give, in bytes.
-func freeMemory() uint64 {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemAvailable:" {
-			kib, err := strconv.ParseUint(f[1], 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kib << 10
-		}
-	}
-	return 0
 }

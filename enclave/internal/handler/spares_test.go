@@ -60,8 +60,8 @@ func eventually(t testing.TB, name string, what func() bool) {
 
 func TestSpares(t *testing.T) {
 	h, o, held := spareHost(t, slow)
-	if plain(h) {
-		return // nothing freezes there
+	if !h.sandbox.Freezes() {
+		return // there are none
 	}
 	const idle = 1500 * time.Millisecond
 	seen := map[string]bool{}
@@ -98,7 +98,7 @@ func TestSpares(t *testing.T) {
 // TestSparesServeOneConnectionsRPC: a spare answers to the connection that it is given to.
 func TestSparesServeOneConnectionsRPC(t *testing.T) {
 	h, o, _ := spareHost(t, client+slow[:strings.Index(slow, "def cape_handler")]+"def cape_handler(x): return call('CapeEncryptRPC.Decrypt', 'cape:')['result']")
-	if plain(h) {
+	if !h.sandbox.Freezes() {
 		return
 	}
 	for i, want := range []string{"Zmlyc3Q=", "c2Vjb25k"} {
@@ -116,7 +116,7 @@ func TestSparesServeOneConnectionsRPC(t *testing.T) {
 
 func TestSparesEnd(t *testing.T) {
 	h, o, held := spareHost(t, slow)
-	if plain(h) {
+	if !h.sandbox.Freezes() {
 		return
 	}
 	if _, _, err := once(t, h, o); err != nil {
@@ -141,16 +141,16 @@ func TestSparesEnd(t *testing.T) {
 // TestSparesNotOfBroken: what cannot be imported is not tried ahead for ever.
 func TestSparesNotOfBroken(t *testing.T) {
 	h, o, _ := spareHost(t, "import os, time\ntime.sleep(.25)\nif os.path.exists('fail'): raise ValueError\ndef cape_handler(x): return x")
-	if plain(h) {
+	if !h.sandbox.Freezes() {
 		return
 	}
 	key := keyOf(Options{Tree: o.Tree, Work: o.Work, Limits: withDefaults(o.Limits)})
-	p := &pool{options: Options{Tree: "/nowhere", Work: "fn", Limits: key.limits}, last: time.Now(), loading: time.Second, release: func() {}}
+	p := &pool{key: key, options: Options{Tree: "/nowhere", Work: "fn", Limits: key.limits}, last: time.Now(), loading: time.Second, release: func() {}}
 	h.spares.mu.Lock()
 	h.spares.pools[key] = p
 	h.spares.mu.Unlock()
 	h.spares.nudge()
-	eventually(t, "it was tried", func() bool { h.spares.mu.Lock(); defer h.spares.mu.Unlock(); return p.failed })
+	eventually(t, "it was tried", func() bool { h.spares.mu.Lock(); defer h.spares.mu.Unlock(); return !p.rest.IsZero() })
 	if n := p.want(time.Now()); n != 0 {
 		t.Errorf("%d more are wanted", n)
 	}
@@ -183,36 +183,61 @@ func TestSparesWanted(t *testing.T) {
 		{"heavy, called all the time", pool{last: now, loading: 2 * time.Second, interval: time.Millisecond}, sparePerOne},
 		{"was called often", pool{last: now.Add(-time.Minute), loading: time.Millisecond, interval: time.Millisecond}, 0},
 		{"heavy, long ago", pool{last: now.Add(-spareIdle - 1), loading: time.Second, interval: time.Millisecond}, 0},
-		{"failed", pool{last: now, loading: time.Second, failed: true}, 0},
+		{"failed", pool{last: now, loading: time.Second, rest: now.Add(time.Second)}, 0},
 	} {
 		if got := c.pool.want(now); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
-	if freeMemory() < 1<<20 {
-		t.Errorf("this machine has %d bytes of free memory", freeMemory())
-	}
 }
 
-// TestSparesAreBounded: functions beyond the number have none, until one has rested.
+// TestSparesAreBounded: an owner's functions beyond the number have none until one has rested, or another owner has more.
 func TestSparesAreBounded(t *testing.T) {
 	s := &spares{pools: map[spareKey]*pool{}, wake: make(chan struct{}, 1)}
 	var held atomic.Int32
-	o := Options{Hold: func() func() { held.Add(1); return func() { held.Add(-1) } }}
-	for i := range spareFunctions + 3 {
-		o.Tree = strings.Repeat("x", i)
+	call := func(owner, name string) bool {
+		o := Options{Owner: owner, Tree: name, Hold: func() func() { held.Add(1); return func() { held.Add(-1) } }}
 		if s.take(o) != nil {
 			t.Error("a spare from nowhere")
 		}
+		time.Sleep(time.Millisecond) // calls are one after the other
+		return s.pools[keyOf(o)] != nil
 	}
-	if len(s.pools) != spareFunctions || held.Load() != spareFunctions {
-		t.Errorf("%d functions, held %d", len(s.pools), held.Load())
+	has := func(owner string) (n int) {
+		for _, p := range s.pools {
+			if p.options.Owner == owner {
+				n++
+			}
+		}
+		return n
+	}
+	for i := range spareFunctions + 3 {
+		if got := call("greedy", "g"+strconv.Itoa(i)); got != (i < spareFunctions) {
+			t.Errorf("function %d: %v", i, got)
+		}
+	}
+	for i := range spareFunctions {
+		if got := call("other", "o"+strconv.Itoa(i)); got != (i < spareFunctions/2) {
+			t.Errorf("the other owner's function %d: %v", i, got)
+		}
+	}
+	if has("greedy") != 4 || has("other") != 4 || call("greedy", "g0") || !call("greedy", "g7") {
+		t.Errorf("%d and %d; those called least lately are to go", has("greedy"), has("other"))
+	}
+	for i := range spareFunctions {
+		call("owner"+strconv.Itoa(i), "x"+strconv.Itoa(i))
+	}
+	if len(s.pools) != spareFunctions || has("greedy")+has("other") > 4 {
+		t.Errorf("%d functions, of whom the two owners still have %d", len(s.pools), has("greedy")+has("other"))
+	}
+	eventually(t, "who is forgotten is let go", func() bool { return held.Load() == spareFunctions })
+	if call("late", "l") {
+		t.Error("everybody has one and uses it, but a newcomer took it")
 	}
 	for _, p := range s.pools {
 		p.last = p.last.Add(-time.Minute)
 	}
-	s.take(o)
-	if _, ok := s.pools[keyOf(o)]; !ok || len(s.pools) != spareFunctions {
-		t.Errorf("%d functions", len(s.pools))
+	if !call("late", "l") || len(s.pools) != spareFunctions {
+		t.Errorf("%d functions, all rest, but a newcomer gets nothing", len(s.pools))
 	}
 }

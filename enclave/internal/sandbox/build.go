@@ -206,7 +206,7 @@ func (j *Jail) become(ctx context.Context, spec Spec) error {
 	if err := j.group.limit(limits); err != nil {
 		return fmt.Errorf("%w: %w", ErrSetup, err)
 	}
-	o := order{Do: "furnish", Dir: j.dir, ID: -1, Tree: tree, Name: spec.Name, Scratch: scratch, Copy: s.copy}
+	o := order{Dir: j.dir, ID: -1, Tree: tree, Name: spec.Name, Scratch: scratch, Copy: s.copy}
 	if j.id != 0 {
 		o.ID = int64(j.id)
 	}

@@ -18,13 +18,15 @@ import (
 // killed can be found.
 const jailPrefix = "cape-jail-"
 
-// controllers are what bounds a jail as a whole.
-var controllers = []string{"memory", "pids", "cpu"}
+// controllers are what bounds a jail as a whole, and what freezes it: always by version 2, whose frozen processes can be killed.
+var controllers = []string{"memory", "pids", "cpu", freezer}
+
+const freezer = "freezer"
 
 // cgroups are the hierarchies in which jails can be bounded. With version 2
 // all directories are the same one.
 type cgroups struct {
-	v2     bool
+	v2     bool              // of memory, pids and cpu
 	prefix string            // of the names of this runtime's jails
 	dirs   map[string]string // by controller: the runtime's own cgroup there; those that cannot be had are not in it
 	why    map[string]string // what is missing
@@ -54,18 +56,21 @@ func findCgroups(mountinfo, own string) *cgroups {
 			found[""] = below(l[4], l[3], paths[""])
 		case "cgroup":
 			for option := range strings.SplitSeq(r[2], ",") {
-				if slices.Contains(controllers, option) {
+				if option != freezer && slices.Contains(controllers, option) {
 					found[option] = below(l[4], l[3], paths[option])
 				}
 			}
 		}
 	}
-	unified := found[""]
+	unified, ok := found[""]
 	delete(found, "")
-	if len(found) > 0 || unified == "" {
-		return &cgroups{dirs: found}
+	c := &cgroups{v2: ok && len(found) == 0, dirs: found}
+	for _, name := range controllers {
+		if ok && (c.v2 || name == freezer) {
+			c.dirs[name] = unified
+		}
 	}
-	return &cgroups{v2: true, dirs: map[string]string{"memory": unified, "pids": unified, "cpu": unified}}
+	return c
 }
 
 // below is the directory of a cgroup in a mount that shows the hierarchy from
@@ -83,7 +88,7 @@ func (c *cgroups) try() {
 	c.prefix, c.why = jailPrefix+randomName()+"-", map[string]string{}
 	probe := Limits{Memory: 64 << 20, Procs: 64, CPU: 1000}
 	for _, name := range controllers {
-		c.why[name] = "no " + name + " cgroup is mounted here"
+		c.why[name] = "no " + name + " cgroup is mounted here" // a freezer is one of version 2
 		dir, ok := c.dirs[name]
 		if !ok {
 			continue
@@ -94,7 +99,7 @@ func (c *cgroups) try() {
 			alone.sweep(jailPrefix, time.Minute)
 			var g *group
 			if g, err = alone.create(); err == nil {
-				err = errors.Join(g.limit(probe), g.remove())
+				err = errors.Join(g.limit(probe), g.freeze(), g.thaw(), g.remove())
 			}
 		}
 		if err != nil {
@@ -106,7 +111,7 @@ func (c *cgroups) try() {
 
 // enable hands a controller of version 2 to the cgroups below the runtime's.
 func (c *cgroups) enable(name string) error {
-	if !c.v2 {
+	if !c.v2 || name == freezer {
 		return nil
 	}
 	control := filepath.Join(c.dirs[name], "cgroup.subtree_control")
@@ -145,8 +150,10 @@ func (c *cgroups) create() (*group, error) {
 	name := c.prefix + randomName()
 	for controller, parent := range c.dirs {
 		dir := filepath.Join(parent, name)
-		if err := os.Mkdir(dir, 0o755); err != nil && !(c.v2 && errors.Is(err, os.ErrExist)) {
-			return nil, errors.Join(err, g.remove())
+		if !slices.Contains(g.folders(), dir) {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				return nil, errors.Join(err, g.remove())
+			}
 		}
 		g.dirs[controller] = dir
 	}
@@ -158,7 +165,7 @@ func (c *cgroups) create() (*group, error) {
 func (g *group) open() (files []*os.File, err error) {
 	for _, dir := range g.folders() {
 		var f *os.File
-		if g.v2 {
+		if g.unified(dir) {
 			f, err = os.Open(dir)
 		} else {
 			f, err = os.OpenFile(filepath.Join(dir, "tasks"), os.O_WRONLY, 0)
@@ -171,6 +178,9 @@ func (g *group) open() (files []*os.File, err error) {
 	return files, nil
 }
 
+// unified says whether a folder of the group's is of version 2.
+func (g *group) unified(dir string) bool { return g.v2 || dir == g.dirs[freezer] }
+
 // folders lists each folder once.
 func (g *group) folders() []string {
 	return slices.Compact(slices.Sorted(maps.Values(g.dirs)))
@@ -179,34 +189,82 @@ func (g *group) folders() []string {
 // cpuPeriod is the time, in microseconds, over which processor time is counted.
 const cpuPeriod = 100_000
 
-// limit bounds the group. Setting a limit twice is no harm.
-func (g *group) limit(l Limits) error {
-	set := func(controller, v1, v2, value string) error {
-		dir, ok := g.dirs[controller]
-		if !ok {
-			return nil
-		}
-		if g.v2 {
-			v1 = v2
-		}
-		if err := os.WriteFile(filepath.Join(dir, v1), []byte(value), 0); err != nil {
-			return fmt.Errorf("limiting a cgroup: %w", err)
-		}
+// set writes what a controller is to do, where there is that controller. The file's name is that of its version.
+func (g *group) set(controller, v1, v2, value string) error {
+	dir, ok := g.dirs[controller]
+	if !ok {
 		return nil
 	}
+	if g.unified(dir) {
+		v1 = v2
+	}
+	if err := os.WriteFile(filepath.Join(dir, v1), []byte(value), 0); err != nil {
+		return fmt.Errorf("limiting a cgroup: %w", err)
+	}
+	return nil
+}
+
+// limit bounds the group. Setting a limit twice is no harm.
+func (g *group) limit(l Limits) error {
 	var errs []error
 	if l.Procs != 0 {
-		errs = append(errs, set("pids", "pids.max", "pids.max", strconv.FormatUint(l.Procs+ownProcs, 10)))
+		errs = append(errs, g.set("pids", "pids.max", "pids.max", strconv.FormatUint(l.Procs+ownProcs, 10)))
 	}
 	if l.Memory != 0 {
-		errs = append(errs, set("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatUint(l.Memory, 10)))
+		errs = append(errs, g.set("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatUint(l.Memory, 10)))
 		g.forbidSwap(l.Memory)
 	}
 	if l.CPU != 0 {
 		quota := strconv.FormatUint(max(l.CPU*cpuPeriod/1000, 1000), 10)
-		errs = append(errs, set("cpu", "cpu.cfs_quota_us", "cpu.max", map[bool]string{false: quota, true: quota + " " + strconv.Itoa(cpuPeriod)}[g.v2]))
+		errs = append(errs, g.set("cpu", "cpu.cfs_quota_us", "cpu.max", map[bool]string{false: quota, true: quota + " " + strconv.Itoa(cpuPeriod)}[g.v2]))
 	}
 	return errors.Join(errs...)
+}
+
+// freezeTime is how long the kernel may take to stop a group.
+const freezeTime = time.Second
+
+// freeze stops every process of the group until thaw, and returns when they have stopped. No signal wakes them; killing ends them.
+func (g *group) freeze() error {
+	err := g.set(freezer, "", "cgroup.freeze", "1")
+	for end := time.Now().Add(freezeTime); err == nil && g.dirs[freezer] != "" && g.read(freezer, "cgroup.events", "frozen ") != 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			err = errors.New("freezing a cgroup: its processes go on")
+		}
+	}
+	return err
+}
+
+func (g *group) thaw() error { return g.set(freezer, "", "cgroup.freeze", "0") }
+
+// read returns a number of a controller's file: that after key, or the whole file where key is empty; 0 when there is none.
+func (g *group) read(controller, file, key string) uint64 {
+	dir, ok := g.dirs[controller]
+	if !ok {
+		return 0
+	}
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), key); ok {
+			if n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64); err == nil {
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// memory is how much the group has in use, in bytes: all but the files' content that the kernel can read again.
+func (g *group) memory() uint64 {
+	file := "memory.usage_in_bytes"
+	if g.v2 {
+		file = "memory.current"
+	}
+	all, files := g.read("memory", file, ""), g.read("memory", "memory.stat", "inactive_file ")+g.read("memory", "memory.stat", "active_file ")
+	return all - min(files, all)
 }
 
 // forbidSwap keeps plaintext out of swap, where the kernel counts swap at all.
@@ -233,16 +291,7 @@ func (g *group) outOfMemory() bool {
 	if g.v2 {
 		file = "memory.events"
 	}
-	data, err := os.ReadFile(filepath.Join(g.dirs["memory"], file))
-	if err != nil || g.dirs["memory"] == "" {
-		return false
-	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) == 2 && f[0] == "oom_kill" {
-			return f[1] != "0"
-		}
-	}
-	return false
+	return g.read("memory", file, "oom_kill ") != 0
 }
 
 // remove removes the group, whose processes are dead. The kernel may need a

@@ -13,7 +13,8 @@ import (
 // watches one that others have as well can tell them something by it.
 var deviceNodes = map[string]uint32{"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 
-const devicesFolder = "devices"
+// What is mounted in a sandbox's folder.
+const devicesFolder, cgroupFolder = "devices", "cgroup"
 
 // devices is where the device nodes of jails lie.
 func (s *Sandbox) devices() string { return filepath.Join(s.dir, devicesFolder) }
@@ -36,9 +37,11 @@ func (s *Sandbox) mountDevices() error {
 	return errors.Join(err, os.RemoveAll(dir))
 }
 
-// unmountDevices undoes mountDevices for a sandbox whose folder dir is.
-func unmountDevices(dir string) {
-	_ = unix.Unmount(filepath.Join(dir, devicesFolder), unix.MNT_DETACH) // fails where nothing was mounted
+// unmount undoes the mounts of a sandbox whose folder dir is.
+func unmount(dir string) {
+	for _, name := range []string{devicesFolder, cgroupFolder} {
+		_ = unix.Unmount(filepath.Join(dir, name), unix.MNT_DETACH) // fails where nothing was mounted
+	}
 }
 
 // makeDevices makes a folder of device nodes below dir.

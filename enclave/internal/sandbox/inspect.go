@@ -145,7 +145,7 @@ func (j *Jail) inspectGroups() error {
 		in := false
 		for line := range strings.Lines(string(data)) {
 			parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-			if len(parts) == 3 && (j.group.v2 && parts[1] == "" || slices.Contains(strings.Split(parts[1], ","), controller)) {
+			if len(parts) == 3 && (j.group.unified(dir) && parts[1] == "" || slices.Contains(strings.Split(parts[1], ","), controller)) {
 				in = in || filepath.Base(parts[2]) == filepath.Base(dir)
 			}
 		}

@@ -17,7 +17,7 @@ func TestSandboxSeesLies(t *testing.T) {
 		"no filter":           {{file, `setup["filter"].install()`, "pass"}},
 		"own user":            {{file, "os.setresuid(uid, uid, uid)", "pass"}},
 		"own group":           {{file, "os.setresgid(uid, uid, uid)", "pass"}},
-		"capabilities":        {{file, "os.setresuid(uid, uid, uid)", "kernel.prctl(28, 1 << 2 | 1 << 3); os.setresuid(uid, uid, uid)"}, {file, "    kernel.set_capabilities(0)\n", ""}, {file, "kernel.drop_bounding()", "pass"}},
+		"capabilities":        {{file, "os.setresuid(uid, uid, uid)", "kernel.prctl(28, 1 << 2 | 1 << 3); os.setresuid(uid, uid, uid)"}, {file, "os.setresuid(uid, uid, uid)\n    kernel.set_capabilities(0)\n", "os.setresuid(uid, uid, uid)\n"}, {file, "kernel.drop_bounding()", "pass"}},
 		"bounding set":        {{file, "kernel.drop_bounding()", "pass"}},
 		"one more descriptor": {{file, "kernel.close_from(5)", "kernel.close_from(6)"}, {file, "high = [", "os.dup2(fds[0], 5); high = ["}},
 		"another descriptor":  {{file, "(null, high[2], high[3], high[0], high[1])", "(null, high[2], high[2], high[0], high[1])"}},

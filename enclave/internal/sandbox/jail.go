@@ -3,7 +3,6 @@ package sandbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -75,27 +74,20 @@ func (s *Sandbox) Start(ctx context.Context, spec Spec) (*Jail, error) {
 // ownProcs is room for the keeper, which counts as a process too.
 const ownProcs = 1
 
-// Memory is how much of the machine's memory the worker has in use, in bytes; 0 when it is gone.
-func (j *Jail) Memory() uint64 {
-	data, err := os.ReadFile(j.worker.path("statm"))
-	if err != nil {
-		return 0
-	}
-	var all, resident uint64
-	if _, err := fmt.Sscan(string(data), &all, &resident); err != nil {
-		return 0
-	}
-	return resident * uint64(os.Getpagesize())
-}
+// Memory is how much of the machine's memory the jail has in use, in bytes, its file system included. Where no cgroup counts, it is 0.
+func (j *Jail) Memory() uint64 { return j.group.memory() }
 
 // Freezes says whether Freeze works.
-func (j *Jail) Freezes() bool { return !j.sandbox.plain }
+func (s *Sandbox) Freezes() bool { return !s.plain && s.groups.dirs[freezer] != "" }
 
-// Freeze stops every process of the jail, Thaw lets them go on. Without namespaces they do nothing.
-func (j *Jail) Freeze() error { return j.control.send(order{Do: "freeze"}) }
+// Freeze stops every process of the jail, whatever they do about it, and returns when they have stopped. Thaw lets them go on.
+func (j *Jail) Freeze() error { return j.group.freeze() }
 
 // Thaw undoes Freeze.
-func (j *Jail) Thaw() error { return j.control.send(order{Do: "thaw"}) }
+func (j *Jail) Thaw() error { return j.group.thaw() }
+
+// Alive says whether the worker is there still: a frozen jail does not notice its death.
+func (j *Jail) Alive() bool { return !j.worker.gone() }
 
 // watch waits for the end of the jail, once it has one.
 func (j *Jail) watch() { j.waiting.Do(func() { go j.wait() }) }

@@ -30,6 +30,9 @@ func TestSandboxLayers(t *testing.T) {
 			off = append(off, l.Name)
 		}
 	}
+	if on(s, "pids cgroup") && !s.Freezes() && !s.plain {
+		t.Error("who can make a cgroup can make one that freezes")
+	}
 	cfg := config(t, t.TempDir())
 	cfg.AllowDegraded = false
 	strict, err := New(cfg)
@@ -40,9 +43,9 @@ func TestSandboxLayers(t *testing.T) {
 		closed(t, strict)
 	}
 	want := map[testkit.World][]string{
-		testkit.Bare: {"cgroup namespace", "cpu cgroup", "ipc namespace", "memory cgroup", "mount namespace", "network namespace", "no further user namespaces",
+		testkit.Bare: {"cgroup namespace", "cpu cgroup", "freezer cgroup", "ipc namespace", "memory cgroup", "mount namespace", "network namespace", "no further user namespaces",
 			"old root detached", "own device nodes", "own locks and watches", "own user for each jail", "pid namespace", "pids cgroup", "read-only root", "user namespace", "uts namespace"},
-		testkit.Ordinary: {"cpu cgroup", "memory cgroup", "own device nodes", "own user for each jail", "pids cgroup"},
+		testkit.Ordinary: {"cpu cgroup", "freezer cgroup", "memory cgroup", "own device nodes", "own user for each jail", "pids cgroup"},
 	}[testkit.Current()]
 	slices.Sort(off)
 	more := slices.ContainsFunc(off, func(x string) bool { return !slices.Contains(want, x) })

@@ -110,6 +110,10 @@ func (s *Sandbox) describe(j *Jail, why error, whyUsers string) {
 	add("rlimits", true, "")
 	for _, name := range controllers {
 		_, on := s.groups.dirs[name]
-		add(name+" cgroup", on, s.groups.why[name])
+		why := s.groups.why[name]
+		if name == freezer {
+			why = "no function has processes that wait for it: " + why
+		}
+		add(name+" cgroup", on, why)
 	}
 }

@@ -211,6 +211,11 @@ func host(dir string) {
 		fmt.Println(err)
 		return
 	}
+	if s.Freezes() { // the dead runtime thaws nobody
+		if err := j.Freeze(); err != nil {
+			fmt.Println(err)
+		}
+	}
 	fmt.Println("ready", j.keeper.pid, j.worker.pid, s.current.process.Pid, s.groups.prefix)
 	<-j.Done()
 }

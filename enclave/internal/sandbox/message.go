@@ -18,18 +18,18 @@ const maxMessage = 256 << 10
 
 // setup is what the runtime tells a fork server, once.
 type setup struct {
-	Plain    bool              `json:"plain"` // no namespaces, only limits
-	Root     string            `json:"root"`  // where to mount the jails' root
-	Trees    string            `json:"trees"`
-	Links    map[string]string `json:"links"`
-	Show     []string          `json:"show"`
-	Etc      map[string]string `json:"etc"`
-	Filter   string            `json:"filter"` // hexadecimal
-	Scratch  uint64            `json:"scratch"`
-	Version2 bool              `json:"version2"` // of cgroups
+	Plain   bool              `json:"plain"` // no namespaces, only limits
+	Root    string            `json:"root"`  // where to mount the jails' root
+	Trees   string            `json:"trees"`
+	Links   map[string]string `json:"links"`
+	Show    []string          `json:"show"`
+	Etc     map[string]string `json:"etc"`
+	Filter  string            `json:"filter"` // hexadecimal
+	Scratch uint64            `json:"scratch"`
 }
 
-// birth asks a fork server for a jail. Descriptors come along: the keeper's socket, four of the worker, those of cgroups.
+// birth asks a fork server for a jail. Descriptors come along: the keeper's socket, four of the worker, those of cgroups:
+// a folder of version 2, files of version 1.
 type birth struct {
 	Dir     string `json:"dir"`     // of a jail without namespaces
 	Devices string `json:"devices"` // where device nodes of its own lie; empty: the machine's
@@ -37,9 +37,8 @@ type birth struct {
 	ID      int64  `json:"id"`      // the worker's user in a jail without namespaces; -1: the runtime's own
 }
 
-// order tells a keeper what to do: furnish (the rest of the fields is for that), freeze or thaw.
+// order tells a keeper how to put the function in its place.
 type order struct {
-	Do      string `json:"do"`
 	Dir     string `json:"dir"`
 	ID      int64  `json:"id"`
 	Tree    string `json:"tree"` // below setup.Trees

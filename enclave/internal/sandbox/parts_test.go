@@ -83,9 +83,9 @@ func TestFindCgroups(t *testing.T) {
 		name, mounts, own string
 		want              cgroups
 	}{
-		{"version 1", v1, "8:pids:/docker/ab/c\n4:memory:/user\n0::/\n", cgroups{dirs: map[string]string{"memory": "/sys/fs/cgroup/memory/user", "pids": "/sys/fs/cgroup/pids/c"}}},
-		{"version 1, mount of another cgroup", v1, "8:pids:/other\n4:memory:/\n", cgroups{dirs: map[string]string{"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids"}}},
-		{"version 2", v2, "0::/user.slice/x\n", cgroups{v2: true, dirs: map[string]string{"memory": "/sys/fs/cgroup/user.slice/x", "pids": "/sys/fs/cgroup/user.slice/x", "cpu": "/sys/fs/cgroup/user.slice/x"}}},
+		{"version 1", v1, "8:pids:/docker/ab/c\n4:memory:/user\n0::/\n", cgroups{dirs: map[string]string{"memory": "/sys/fs/cgroup/memory/user", "pids": "/sys/fs/cgroup/pids/c", "freezer": "/sys/fs/cgroup/unified"}}},
+		{"version 1, mount of another cgroup", v1, "8:pids:/other\n4:memory:/\n", cgroups{dirs: map[string]string{"memory": "/sys/fs/cgroup/memory", "pids": "/sys/fs/cgroup/pids", "freezer": "/sys/fs/cgroup/unified"}}},
+		{"version 2", v2, "0::/user.slice/x\n", cgroups{v2: true, dirs: map[string]string{"memory": "/sys/fs/cgroup/user.slice/x", "pids": "/sys/fs/cgroup/user.slice/x", "cpu": "/sys/fs/cgroup/user.slice/x", "freezer": "/sys/fs/cgroup/user.slice/x"}}},
 		{"none", "22 27 0:21 / /proc rw - proc proc rw\n", "", cgroups{dirs: map[string]string{}}},
 	} {
 		got := findCgroups(c.mounts, c.own)
@@ -123,6 +123,14 @@ func TestGroupV2(t *testing.T) {
 		if got := g.outOfMemory(); got != want {
 			t.Errorf("outOfMemory with %q: %v", text, got)
 		}
+	}
+	for file, text := range map[string]string{"memory.current": "5000\n", "memory.stat": "anon 7\nfile 3\ninactive_file 1000\nactive_file 500\nworkingset_activate_file 9\n"} {
+		if err := os.WriteFile(filepath.Join(g.dirs["memory"], file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := g.memory(); n != 3500 {
+		t.Errorf("%d bytes in use", n)
 	}
 	control := filepath.Join(dir, "cgroup.subtree_control")
 	for text, want := range map[string]string{"cpu memory pids\n": "cpu memory pids\n", "cpu\n": "+pids"} {

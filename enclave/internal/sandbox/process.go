@@ -53,11 +53,20 @@ func (p *process) kill() {
 
 // wait returns when the process is gone, and for a keeper all in its namespaces.
 func (p *process) wait() {
-	p.raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
-	})
+	p.raw.Read(over)
+}
+
+// gone says whether the process has ended.
+func (p *process) gone() (yes bool) {
+	err := p.raw.Control(func(fd uintptr) { yes = over(fd) })
+	return yes || err != nil
+}
+
+// over says whether the process that a descriptor holds has ended.
+func over(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 }
 
 func (p *process) close() error { return p.file.Close() }

@@ -8,8 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sentinels.
@@ -100,7 +103,7 @@ func New(cfg Config) (*Sandbox, error) {
 	}
 	var whyUsers string
 	s.users, whyUsers = newUsers(uint64(rand.Uint32()))
-	s.groups = currentCgroups()
+	s.groups = currentCgroups(filepath.Join(s.dir, cgroupFolder))
 	if err := s.mountDevices(); err != nil {
 		s.whyDevices = err.Error()
 	}
@@ -153,16 +156,21 @@ func removeStale(dir string) {
 		return
 	}
 	for _, d := range stale {
-		unmountDevices(d)
+		unmount(d)
 		os.RemoveAll(d)
 	}
 }
 
-func currentCgroups() *cgroups {
+// currentCgroups finds what there is. Version 2 is in every kernel: where it is mounted nowhere, it is mounted at dir, to freeze by it.
+func currentCgroups(dir string) *cgroups {
 	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err == nil && !strings.Contains(string(mountinfo), " - cgroup2 ") && os.Mkdir(dir, 0o700) == nil &&
+		unix.Mount("cape", dir, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "") == nil {
+		mountinfo, err = os.ReadFile("/proc/self/mountinfo")
+	}
 	own, err2 := os.ReadFile("/proc/self/cgroup")
 	if err := errors.Join(err, err2); err != nil {
-		return &cgroups{why: map[string]string{"memory": err.Error(), "pids": err.Error(), "cpu": err.Error()}}
+		return &cgroups{why: map[string]string{"memory": err.Error(), "pids": err.Error(), "cpu": err.Error(), freezer: err.Error()}}
 	}
 	c := findCgroups(string(mountinfo), string(own))
 	c.try()
@@ -227,6 +235,6 @@ func (s *Sandbox) Close() error {
 	if s.current != nil {
 		s.current.retire()
 	}
-	unmountDevices(s.dir)
+	unmount(s.dir)
 	return errors.Join(append(errs, s.null.Close(), os.RemoveAll(s.dir), os.RemoveAll(s.bare))...)
 }

@@ -63,7 +63,7 @@ func (s *Sandbox) startServer() (*server, error) {
 	id := s.workerID()
 	err = control.send(setup{
 		Plain: s.plain, Root: s.root, Trees: s.trees, Links: s.view.links, Show: s.view.show, Filter: hex.EncodeToString(code),
-		Scratch: defaultScratch, Version2: s.groups.v2,
+		Scratch: defaultScratch,
 		Etc: map[string]string{
 			"passwd": fmt.Sprintf("cape:x:%d:%d:cape:/tmp:/bin/sh\n", id, id),
 			"group":  fmt.Sprintf("cape:x:%d:\n", id),

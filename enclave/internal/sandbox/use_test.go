@@ -1,12 +1,15 @@
 package sandbox
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,33 +68,116 @@ func TestJailPrints(t *testing.T) {
 	}
 }
 
-// TestJailFreezes: a frozen jail does nothing at all, also what it started.
+// restless is a function that does what it can to be woken: timers that send signals of their own choice, signals to each other,
+// processes and threads that only count, and one that waits for its child's program.
+const restless = `
+import ctypes, fcntl, os, signal, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+n, kept = 0, []
+def wake(*_):
+    global n
+    n += 1
+def make(sig, clock):
+    class Event(ctypes.Structure):
+        _fields_ = [("value", ctypes.c_void_p), ("signo", ctypes.c_int), ("notify", ctypes.c_int), ("pad", ctypes.c_char * 48)]
+    timer = ctypes.c_void_p()
+    assert libc.timer_create(clock, ctypes.byref(Event(None, sig, 0)), ctypes.byref(timer)) == 0
+    assert libc.timer_settime(timer, 0, (ctypes.c_long * 4)(0, 1000000, 0, 1000000), None) == 0
+for sig in (signal.SIGCONT, signal.SIGRTMIN, signal.SIGUSR1, signal.SIGTRAP):
+    signal.signal(sig, wake)
+    make(sig, 1)
+signal.signal(signal.SIGALRM, wake)
+signal.setitimer(signal.ITIMER_REAL, .001, .001)
+r, w = os.pipe()
+fcntl.fcntl(r, fcntl.F_SETOWN, os.getpid())
+fcntl.fcntl(r, fcntl.F_SETSIG, signal.SIGCONT)
+fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+me = os.getpid()
+if os.fork() == 0:
+    while True:
+        os.kill(me, signal.SIGCONT); os.write(w, b"x"); time.sleep(.001)
+if os.fork() == 0:
+    while True: pass
+def count():
+    while True: wake(); time.sleep(.001)
+threading.Thread(target=count, daemon=True).start()
+threading.Thread(target=os.system, args=("sleep 1000",), daemon=True).start()
+def cape_handler(x): return n
+`
+
+// TestJailFreezes: a frozen jail does nothing at all, whatever it prepared, and can be ended.
 func TestJailFreezes(t *testing.T) {
 	s := newSandbox(t)
-	if s.plain {
-		return // Freeze does nothing there, and says so
+	if !s.Freezes() {
+		return // Layers says so
 	}
-	j := start(t, s, function(t, "import os, time, threading\nn = 0\ndef count():\n  global n\n  while True: n += 1; time.sleep(.01)\nthreading.Thread(target=count, daemon=True).start()\n"+
-		"if os.fork() == 0:\n  while True: time.sleep(.01)\ndef cape_handler(x): return n"))
-	if _, err := call(t, j, ""); err != nil {
-		t.Fatal(err)
+	j := start(t, s, function(t, restless))
+	count := func() int {
+		t.Helper()
+		out, err := call(t, j, "")
+		n, err2 := strconv.Atoi(out)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	count()
+	for range 3 {
+		before := count()
+		if err := j.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		used := j.group.read(freezer, "cpu.stat", "usage_usec ")
+		if used == 0 {
+			t.Fatal("nothing tells how much processor time it used")
+		}
+		time.Sleep(700 * time.Millisecond)
+		if more := j.group.read(freezer, "cpu.stat", "usage_usec ") - used; more > 2000 {
+			t.Errorf("frozen, it used %d microseconds", more)
+		}
+		if !j.Alive() {
+			t.Fatal("it died of the frost")
+		}
+		if err := j.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+		if after := count(); after == before || after > before+5000 {
+			t.Errorf("it counted from %d to %d", before, after)
+		}
 	}
 	if err := j.Freeze(); err != nil {
 		t.Fatal(err)
 	}
-	state := func() string {
-		data, err := os.ReadFile(j.worker.path("stat"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))[0]
-	}
-	eventually(t, "the worker stops", func() bool { return state() == "T" })
-	if err := j.Thaw(); err != nil {
+	if err := syscall.Kill(j.worker.pid, syscall.SIGKILL); err != nil { // as the kernel does for want of memory
 		t.Fatal(err)
 	}
-	if _, err := call(t, j, ""); err != nil || state() == "T" {
-		t.Errorf("after Thaw: %v, %s", err, state())
+	eventually(t, "its death is seen", func() bool { return !j.Alive() })
+	begin := time.Now()
+	closed(t, j)
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("it ended after %s", took)
+	}
+}
+
+// TestJailMemory: what a jail holds counts, whoever of its processes holds it, and files that are memory as well.
+func TestJailMemory(t *testing.T) {
+	s := newSandbox(t)
+	if !on(s, "memory cgroup") {
+		return // Layers says so
+	}
+	for _, hold := range []string{"kept.append(bytearray(b'x') * (30 << 20))", "open('/tmp/x', 'wb').write(bytes(30 << 20))", "open('x', 'wb').write(bytes(30 << 20))",
+		"f = os.memfd_create('x'); os.write(f, bytes(30 << 20)); kept.append(f)",
+		"r, w = os.pipe(); p = os.fork()\n  if p == 0: b = bytearray(b'x') * (30 << 20); os.write(w, b'x'); time.sleep(1000)\n  os.read(r, 1)"} {
+		spec := function(t, "import os, time\nkept = []\ndef cape_handler(x):\n  "+hold+"\n  return 'held'")
+		spec.Limits.Scratch = 64 << 20
+		j := start(t, s, spec)
+		before := j.Memory()
+		if out, err := call(t, j, ""); err != nil || out != "held" {
+			t.Fatalf("%s: %q, %v", hold, out, err)
+		}
+		if after := j.Memory(); before == 0 || after < before+30<<20 || after > before+80<<20 {
+			t.Errorf("%s: %d bytes, %d before", hold, after, before)
+		}
 	}
 }
 
