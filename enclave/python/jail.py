@@ -282,7 +282,9 @@ def confine(keeper: Keeper, fds: list[int]) -> None:
         for place, fd in enumerate((null, high[2], high[3], high[0], high[1])):
             os.dup2(fd, place)
         kernel.close_from(5)
-        for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, MAX_FILES), (resource.RLIMIT_MEMLOCK, LOCKED),
+        # Descriptors on their way through a socket are counted for all who have this user, against the limit of who sends some more.
+        files = min(MAX_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 4)
+        for kind, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, files), (resource.RLIMIT_MEMLOCK, LOCKED),
                             (resource.RLIMIT_MSGQUEUE, 0), (resource.RLIMIT_SIGPENDING, PENDING), (resource.RLIMIT_NICE, 0), (resource.RLIMIT_RTPRIO, 0)):
             limit(kind, value)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -95,6 +96,8 @@ def serve(control: socket.socket, setup: dict[str, Any]) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # workers get a part of it
     control = socket.socket(fileno=CONTROL)
     setup = json.loads(control.recv(MAX_MESSAGE))
     setup["filter"] = kernel.Filter(bytes.fromhex(setup["filter"]))

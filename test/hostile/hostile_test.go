@@ -49,6 +49,7 @@ func battery(t *testing.T, a *arena) {
 		{"hangs", a.hangs},
 		{"resources", a.resources},
 		{"time of one call", a.timeOfOneCall},
+		{"waiting", a.waiting},
 		{"carrying over", a.nothingCarriesOver},
 	} {
 		t.Run(kind.name, func(t *testing.T) {

@@ -23,6 +23,7 @@ func (a *arena) resources(t *testing.T) {
 		{name: "resources:sparse", why: "a file may not be longer than what may be kept", want: []string{"EFBIG", "ENOSPC", failed}},
 		{name: "resources:locked", why: "locked memory is bounded", want: []string{"ENOMEM", "EPERM", "EAGAIN"}},
 		{name: "resources:timers", why: "pending signals are counted for all jails together", want: []string{"EAGAIN"}},
+		{name: "resources:sent", why: "descriptors on their way are counted by user", want: []string{"ETOOMANYREFS", "EMFILE"}},
 		{name: "resources:flood", why: "what is printed is bounded, and holds up nobody", want: []string{"nothing"}},
 		{name: "resources:output", args: map[string]string{"size": strconv.Itoa(1<<30 + 1)}, why: "a result is bounded", want: []string{tooLarge, noMemory, failed}},
 	} {

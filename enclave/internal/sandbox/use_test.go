@@ -49,6 +49,67 @@ func TestJailSocket(t *testing.T) {
 	}
 }
 
+// TestJailDescriptorsOnTheirWay: a function that puts all that it may into sockets does not keep others from starting, where
+// all have one user and may open few files.
+func TestJailDescriptorsOnTheirWay(t *testing.T) {
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	const most = 4096
+	may := func(now uint64) {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: now, Max: most}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { syscall.Setrlimit(syscall.RLIMIT_NOFILE, &old) }) // who is not root may not, and goes on with less
+	may(1024)                                                            // as programs are started
+	s := newSandbox(t)
+	may(most) // as Go's programs do by themselves
+	spec := function(t, `
+import array, os, socket
+def flood():
+    n = 0
+    try:
+        while True:
+            pair = socket.socketpair()
+            kept.append(pair)
+            for end in pair:
+                end.setblocking(False)
+            try:
+                while True:
+                    pair[0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 253))])
+                    n += 253
+            except BlockingIOError:
+                pass
+    except OSError as error:
+        return f"{n} {error.errno}"
+kept = []
+def cape_handler(x):
+    for _ in range(3):
+        r, w = os.pipe()
+        if os.fork() == 0:
+            flood()
+            os.write(w, b"x")
+            while True: __import__("time").sleep(10)
+        os.read(r, 1)
+    return flood()
+`)
+	spec.Limits.Files = 4096
+	j := start(t, s, spec)
+	out, err := call(t, j, "")
+	if err != nil || !strings.HasSuffix(out, " 109") { // ETOOMANYREFS
+		t.Fatalf("%q, %v", out, err)
+	}
+	for range 3 {
+		next, err := s.newJail(t.Context())
+		if err != nil {
+			t.Fatalf("with %s descriptors on their way: %v", out, err)
+		}
+		closed(t, next)
+	}
+}
+
 // TestJailPrints: what a program prints is kept only for who asks.
 func TestJailPrints(t *testing.T) {
 	s := newSandbox(t)

@@ -13,7 +13,8 @@ MIB = 1 << 20
 
 def run(name: str, args: dict[str, str]) -> str:
     return {"memory": memory, "memory-shared": memory_shared, "fork": fork, "threads": threads, "descriptors": descriptors, "disk": disk,
-            "files": many_files, "sparse": sparse, "flood": flood, "output": output, "hang": hang, "spin": spin, "locked": locked, "timers": timers}[name](args)
+            "files": many_files, "sparse": sparse, "flood": flood, "output": output, "hang": hang, "spin": spin, "locked": locked, "timers": timers,
+            "sent": sent}[name](args)
 
 
 def memory(_: dict[str, str]) -> str:
@@ -146,6 +147,26 @@ def timers(_: dict[str, str]) -> str:
     except OSError as error:
         return errno.errorcode[error.errno]
     return "escaped"
+
+
+def sent(_: dict[str, str]) -> str:
+    """Puts descriptors into sockets, where they count for everybody with this user."""
+    import array
+    import socket
+
+    kept, content = [], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 253))]
+    while True:
+        try:
+            pair = socket.socketpair()
+            kept.append(pair)
+            pair[0].setblocking(False)
+            while True:
+                pair[0].sendmsg([b"x"], content)
+        except BlockingIOError:
+            if len(kept) > 1 << 16:
+                return "escaped"
+        except OSError as error:
+            return errno.errorcode[error.errno]
 
 
 def locked(_: dict[str, str]) -> str:
