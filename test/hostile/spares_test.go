@@ -21,15 +21,15 @@ func (a *arena) waiting(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("no process waits for its call")
 		}
-		var age, used float64
+		var age, used float64 // seconds
 		got := outcome(a.client.Run(t.Context(), f, nil))
 		if _, err := fmt.Sscan(got, &age, &used); err != nil {
 			t.Fatalf("%q: %v", got, err)
 		}
 		if age > rest.Seconds() {
 			waited++
-			if used > age-rest.Seconds()/2 {
-				t.Errorf("%.1f s old, it worked for %.1f s", age, used)
+			if used > age/2 {
+				t.Errorf("%.1f s old, it was awake for %.1f s", age, used)
 			}
 		}
 		time.Sleep(rest + 2*time.Second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import mmap
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 born, woken = time.monotonic(), 0
+ticks = ctypes.c_uint64.from_buffer(mmap.mmap(-1, 8))  # of the clock, as a child sees it
 
 
 class Event(ctypes.Structure):
@@ -44,7 +46,8 @@ def nag(outside: int) -> None:
     while True:
         os.kill(me, signal.SIGCONT)
         os.write(outside, b"x")
-        time.sleep(0.001)
+        time.sleep(0.01)
+        ticks.value += 1
 
 
 def spin() -> None:
@@ -65,4 +68,4 @@ while time.monotonic() - born < 0.5:  # worth a process that waits ahead
 
 
 def cape_handler(_: bytes) -> str:
-    return f"{time.monotonic() - born:.3f} {time.process_time():.3f}"
+    return f"{time.monotonic() - born:.3f} {ticks.value / 100:.3f}"
