@@ -62,7 +62,7 @@ func (c *Client) askKey(ctx context.Context, of wire.KeyOf) (*CapeKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	attested, answer, err := v2.Key(ctx, socket, routeOf(keyRoute), of, c.sealedJudge(nil))
+	attested, answer, err := v2.Key(ctx, socket, routeOf(keyRoute), of, &c.births, c.sealedJudge(nil))
 	if err != nil {
 		return nil, attestation(err)
 	}

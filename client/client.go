@@ -16,6 +16,7 @@ import (
 	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/chain"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -89,6 +90,7 @@ type Client struct {
 	origin   string
 	judge    trust.Judge
 	verifier *chain.Verifier
+	births   keypolicy.Births
 	now      func() time.Time
 	output   int64
 	account  *account.Key

@@ -49,7 +49,7 @@ func (c *Client) openSealed(ctx context.Context, d demand, path ...string) (*v2.
 			attested, err := judge(ctx, a)
 			took = c.now().Sub(begin)
 			return attested, err
-		}, opening, v2.Options{MaxOutput: c.output, Log: c.log, Verifier: c.verifier})
+		}, opening, v2.Options{MaxOutput: c.output, Log: c.log, Births: &c.births})
 		if err != nil {
 			return nil, attestation(err)
 		}

@@ -3,8 +3,10 @@ package keypolicy
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cape-functions/cape/core/attest"
@@ -41,29 +43,78 @@ var ErrBirth = errors.New("birth document is not acceptable")
 // the document's own time: an enclave that the policy is for attested to key and policy.
 // Roots are DER; none means AWS's root alone. Errors match ErrBirth.
 func CheckBirth(doc []byte, arn string, policy []byte, roots ...[]byte) error {
-	return CheckBirthWith(nil, doc, arn, policy, roots...)
+	_, err := (*Births)(nil).Check(doc, arn, policy, roots...)
+	return err
 }
 
-// CheckBirthWith is CheckBirth for callers who meet the same birth document again: v
-// remembers its certificates. A nil v works and remembers nothing.
-func CheckBirthWith(v *chain.Verifier, doc []byte, arn string, policy []byte, roots ...[]byte) error {
-	if err := checkBirth(v, doc, arn, policy, roots); err != nil {
-		return fmt.Errorf("%w: %w", ErrBirth, err)
+// maxBirths bounds what Births remembers, some KiB each at most. A client meets one or two
+// platforms; an image's next key is another.
+const maxBirths = 64
+
+// Births checks birth documents and remembers those that are good, whose every part is the
+// same at the next session: the outcome depends on no clock. The zero value is ready; a nil
+// one works and remembers nothing. It is safe for concurrent use.
+type Births struct {
+	mu   sync.Mutex
+	good map[[32]byte]Params
+}
+
+// Check is CheckBirth, and returns what the policy says. Its slices are shared: read only.
+func (b *Births) Check(doc []byte, arn string, policy []byte, roots ...[]byte) (Params, error) {
+	id := identify(doc, arn, policy, roots)
+	if p, ok := b.recall(id); ok {
+		return p, nil
 	}
-	return nil
+	p, err := checkBirth(doc, arn, policy, roots)
+	if err != nil {
+		return Params{}, fmt.Errorf("%w: %w", ErrBirth, err)
+	}
+	b.remember(id, p)
+	return p, nil
 }
 
-func checkBirth(v *chain.Verifier, doc []byte, arn string, text []byte, roots [][]byte) error {
+// identify hashes all that the outcome of checkBirth depends on.
+func identify(doc []byte, arn string, policy []byte, roots [][]byte) [32]byte {
+	h := sha256.New()
+	for _, part := range append([][]byte{doc, []byte(arn), policy}, roots...) {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part))))
+		h.Write(part)
+	}
+	return [32]byte(h.Sum(nil))
+}
+
+func (b *Births) recall(id [32]byte) (Params, bool) {
+	if b == nil {
+		return Params{}, false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p, ok := b.good[id]
+	return p, ok
+}
+
+func (b *Births) remember(id [32]byte, p Params) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.good == nil || len(b.good) >= maxBirths {
+		b.good = make(map[[32]byte]Params)
+	}
+	b.good[id] = p
+}
+
+func checkBirth(doc []byte, arn string, text []byte, roots [][]byte) (p Params, err error) {
 	partition, _, account, ok := ParseKey(arn)
 	if !ok {
-		return fmt.Errorf("%q is not the full ARN of a single-Region key", arn)
+		return p, fmt.Errorf("%q is not the full ARN of a single-Region key", arn)
 	}
-	p, err := Parse(text)
-	if err != nil {
-		return err
+	if p, err = Parse(text); err != nil {
+		return p, err
 	}
 	if p.Partition != partition || p.AccountID != account {
-		return fmt.Errorf("key and role are of different accounts")
+		return p, fmt.Errorf("key and role are of different accounts")
 	}
 	if len(roots) == 0 {
 		roots = [][]byte{chain.AWSRoot()}
@@ -76,24 +127,24 @@ func checkBirth(v *chain.Verifier, doc []byte, arn string, text []byte, roots []
 	if len(p.PCR0) > 0 {
 		accept.PCRs[pcrImage] = p.PCR0
 	}
-	evidence, err := attest.Verify(v, doc, accept, time.Time{})
+	evidence, err := attest.Verify(nil, doc, accept, time.Time{})
 	if err != nil {
-		return err
+		return p, err
 	}
 	var claim wire.BirthClaim
 	if err := wire.Unmarshal(evidence.Document.UserData, wire.MaxUserData, &claim); err != nil {
-		return err
+		return p, err
 	}
 	sum := sha256.Sum256(text)
 	switch {
 	case claim.V != birthVersion || claim.Use != birthUse:
-		return fmt.Errorf("it is for another use, %q", claim.Use)
+		return p, fmt.Errorf("it is for another use, %q", claim.Use)
 	case claim.KMS != arn:
-		return fmt.Errorf("it is for another key, %q", claim.KMS)
+		return p, fmt.Errorf("it is for another key, %q", claim.KMS)
 	case !bytes.Equal(claim.Policy, sum[:]):
-		return fmt.Errorf("it is for another policy")
+		return p, fmt.Errorf("it is for another policy")
 	case len(evidence.Document.PublicKey) != 0:
-		return fmt.Errorf("it holds a public key: it was made for something else")
+		return p, fmt.Errorf("it holds a public key: it was made for something else")
 	}
-	return nil
+	return p, nil
 }

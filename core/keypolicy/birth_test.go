@@ -116,9 +116,19 @@ func TestCheckBirth(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBirth(t)
+			var births Births // that has seen what all these differ from
+			if p, err := births.Check(b.authority.Sign(b.doc), b.arn, b.policy, b.roots...); err != nil || p.Role != b.params.Role {
+				t.Fatal(p, err)
+			}
 			tc.change(t, b)
-			if err := CheckBirth(b.authority.Sign(b.doc), b.arn, b.policy, b.roots...); !errors.Is(err, tc.want) {
+			doc := b.authority.Sign(b.doc)
+			if err := CheckBirth(doc, b.arn, b.policy, b.roots...); !errors.Is(err, tc.want) {
 				t.Errorf("got %v", err)
+			}
+			for range 2 {
+				if _, err := births.Check(doc, b.arn, b.policy, b.roots...); !errors.Is(err, tc.want) {
+					t.Errorf("who remembers got %v", err)
+				}
 			}
 		})
 	}
@@ -129,10 +139,28 @@ func TestCheckBirthOfGarbage(t *testing.T) {
 	good := b.authority.Sign(b.doc)
 	flipped := append([]byte(nil), good...)
 	flipped[len(flipped)-1] ^= 1
+	var births Births
+	if _, err := births.Check(good, b.arn, b.policy, b.roots...); err != nil {
+		t.Fatal(err)
+	}
 	for name, doc := range map[string][]byte{"nothing": nil, "garbage": []byte("garbage"), "cut": good[:len(good)-1], "signature changed": flipped} {
-		if err := CheckBirth(doc, b.arn, b.policy, b.roots...); !errors.Is(err, ErrBirth) {
+		if _, err := births.Check(doc, b.arn, b.policy, b.roots...); !errors.Is(err, ErrBirth) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestBirthsAreBounded: whoever shows ever new births does not fill the memory.
+func TestBirthsAreBounded(t *testing.T) {
+	var births Births
+	for i := range 2*maxBirths + 1 {
+		births.remember([32]byte{byte(i), byte(i >> 8)}, Params{})
+		if len(births.good) > maxBirths {
+			t.Fatalf("%d are remembered", len(births.good))
+		}
+	}
+	if _, ok := births.recall([32]byte{2 * maxBirths}); !ok {
+		t.Error("the last is forgotten")
 	}
 }
 

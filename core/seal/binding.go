@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/cape-functions/cape/core/attest"
-	"github.com/cape-functions/cape/core/attest/chain"
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/wire"
@@ -46,7 +45,7 @@ type AttestedKey struct {
 type binding struct {
 	document, config, policy, birth      []byte
 	nonce, claimPolicy, claimConfig, tls []byte
-	verifier                             *chain.Verifier
+	births                               *keypolicy.Births
 }
 
 func (b *binding) check(evidence *attest.Evidence, roots [][]byte) (*Attested, error) {
@@ -84,13 +83,13 @@ func (b *binding) checkKey(evidence *attest.Evidence, config *wire.Config, roots
 	if len(b.policy) == 0 {
 		return p, fmt.Errorf("it has not inspected its key yet: try again in a moment")
 	}
-	if p, err = keypolicy.Parse(b.policy); err != nil {
+	if p, err = b.births.Check(b.birth, config.KMS, b.policy, roots...); err != nil {
 		return p, err
 	}
 	if p.PCR16 != nitro.PCR(want) || p.Role != config.Trust.Role {
 		return p, fmt.Errorf("its key's policy is for another trust")
 	}
-	return p, keypolicy.CheckBirthWith(b.verifier, b.birth, config.KMS, b.policy, roots...)
+	return p, nil
 }
 
 // receiptKey reads the Ed25519 key of a session's document: an SPKI of 44 bytes (RFC 8410).

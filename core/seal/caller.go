@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cape-functions/cape/core/attest"
-	"github.com/cape-functions/cape/core/attest/chain"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -14,9 +14,8 @@ import (
 // Open, in this order and each once; between Receive and Bind the caller verifies the
 // document with package attest, with Nonce in the policy. It is not safe for concurrent use.
 type Caller struct {
-	// Verifier remembers the certificates of birth documents from one session to the next;
-	// nil remembers nothing.
-	Verifier *chain.Verifier
+	// Births remembers birth documents from one session to the next; nil remembers nothing.
+	Births *keypolicy.Births
 
 	request wire.Hello
 	hello   []byte
@@ -89,7 +88,7 @@ func (c *Caller) Bind(evidence *attest.Evidence, roots ...[]byte) (*Attested, er
 		return nil, fmt.Errorf("%w: it is for another session key", ErrBinding)
 	}
 	bound := binding{document: a.Document, config: a.Config, policy: a.Policy, birth: a.Birth,
-		nonce: c.request.Nonce, claimPolicy: claim.Policy, claimConfig: claim.Config, tls: claim.TLS, verifier: c.Verifier}
+		nonce: c.request.Nonce, claimPolicy: claim.Policy, claimConfig: claim.Config, tls: claim.TLS, births: c.Births}
 	attested, err := bound.check(evidence, roots)
 	if err != nil {
 		return nil, err
@@ -133,7 +132,7 @@ func (c *Caller) Open(o Opening) ([]byte, *Channel, error) {
 
 // KeyCaller is the client's side of asking for a Cape Key: NewKeyCaller, Receive, Bind.
 type KeyCaller struct {
-	Verifier *chain.Verifier // as a Caller's
+	Births *keypolicy.Births // as a Caller's
 
 	request wire.Hello
 	hello   []byte
@@ -188,7 +187,7 @@ func (c *KeyCaller) Bind(evidence *attest.Evidence, roots ...[]byte) (*AttestedK
 		return nil, fmt.Errorf("%w: it holds a public key", ErrBinding)
 	}
 	bound := binding{document: a.Document, config: a.Config, policy: a.Policy, birth: a.Birth,
-		nonce: c.request.Nonce, claimPolicy: claim.Policy, claimConfig: claim.Config, tls: claim.TLS, verifier: c.Verifier}
+		nonce: c.request.Nonce, claimPolicy: claim.Policy, claimConfig: claim.Config, tls: claim.TLS, births: c.Births}
 	attested, err := bound.check(evidence, roots)
 	if err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 
 	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/attest"
-	"github.com/cape-functions/cape/core/attest/chain"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/seal/testkit"
 	"github.com/cape-functions/cape/core/secret"
@@ -173,13 +173,13 @@ func TestRewrittenHello(t *testing.T) {
 }
 
 func BenchmarkHandshake(b *testing.B) {
-	e, seen := testkit.NewEnclave(at), chain.New()
+	e, births := testkit.NewEnclave(at), &keypolicy.Births{}
 	for b.Loop() {
 		c, err := seal.NewCaller(route)
 		if err != nil {
 			b.Fatal(err)
 		}
-		c.Verifier = seen
+		c.Births = births
 		r, err := seal.NewResponder(c.Hello(), route)
 		if err != nil {
 			b.Fatal(err)

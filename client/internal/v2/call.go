@@ -244,7 +244,7 @@ func (c *Call) pump(ctx context.Context, begin *wire.Begin, in *source, progress
 		return err
 	}
 	var total int64
-	sum := sha256.New()
+	sum := sha256.New() // a function's is in its manifest
 	for !c.done.Load() {
 		part, end := in.next(ctx, c)
 		if errors.Is(end, errEnded) {
@@ -253,7 +253,9 @@ func (c *Call) pump(ctx context.Context, begin *wire.Begin, in *source, progress
 		if end != nil && !errors.Is(end, io.EOF) {
 			return end
 		}
-		sum.Write(part)
+		if c.kind == wire.KindInput {
+			sum.Write(part)
+		}
 		if err := c.sendPart(ctx, part); err != nil {
 			return err
 		}

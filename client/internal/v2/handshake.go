@@ -12,6 +12,7 @@ import (
 
 	"github.com/cape-functions/cape/client/internal/link"
 	"github.com/cape-functions/cape/core/attest"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -48,7 +49,7 @@ func Open(ctx context.Context, socket *link.Socket, route string, judge Judge, o
 	if err != nil {
 		return nil, err
 	}
-	caller.Verifier = o.Verifier
+	caller.Births = o.Births
 	message, err := greet(ctx, socket, caller.Hello())
 	if err != nil {
 		return nil, err
@@ -71,12 +72,13 @@ func Open(ctx context.Context, socket *link.Socket, route string, judge Judge, o
 
 // Key asks for a Cape Key and closes the connection. It returns what was answered as well,
 // which a caller may keep.
-func Key(ctx context.Context, socket *link.Socket, route string, of wire.KeyOf, judge Judge) (*seal.AttestedKey, *wire.KeyAttest, error) {
+func Key(ctx context.Context, socket *link.Socket, route string, of wire.KeyOf, births *keypolicy.Births, judge Judge) (*seal.AttestedKey, *wire.KeyAttest, error) {
 	defer socket.CloseNow()
 	caller, err := seal.NewKeyCaller(route, of)
 	if err != nil {
 		return nil, nil, err
 	}
+	caller.Births = births
 	message, err := greet(ctx, socket, caller.Hello())
 	if err != nil {
 		return nil, nil, err

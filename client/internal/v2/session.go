@@ -9,8 +9,8 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/cape-functions/cape/client/internal/link"
-	"github.com/cape-functions/cape/core/attest/chain"
 	"github.com/cape-functions/cape/core/flow"
+	"github.com/cape-functions/cape/core/keypolicy"
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 )
@@ -22,8 +22,8 @@ type Options struct {
 	// Log is told what handlers print, if the enclave sends it; nil: nobody looks. It is
 	// called from the goroutine that awaits the result.
 	Log func(stream string, data []byte)
-	// Verifier remembers the certificates of birth documents; nil remembers nothing.
-	Verifier *chain.Verifier
+	// Births remembers birth documents; nil remembers nothing.
+	Births *keypolicy.Births
 }
 
 // Session is an open session. It is safe for concurrent use: ids are sent whole one after

@@ -31,6 +31,8 @@ const (
 	worthDraining = 64 << 10
 	// expectAbove asks before a body of that size is sent, so that a refusal comes first.
 	expectAbove = 1 << 20
+	// linkBuffer is what a connection reads and writes at once.
+	linkBuffer = 64 << 10
 )
 
 func newLink(dial Dial) *link {
@@ -38,6 +40,8 @@ func newLink(dial Dial) *link {
 		Transport: &http.Transport{
 			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 			DisableCompression:     true,
+			WriteBufferSize:        linkBuffer,
+			ReadBufferSize:         linkBuffer,
 			MaxIdleConnsPerHost:    16,
 			IdleConnTimeout:        time.Minute,
 			ResponseHeaderTimeout:  wire.LinkCall,

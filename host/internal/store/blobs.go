@@ -59,7 +59,7 @@ func (s *Store) writeBody(ctx context.Context, key string, body io.Reader) (int6
 	if err != nil {
 		return 0, classify(err)
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(body, s.maxBody+1), make([]byte, 64<<10))
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(body, s.maxBody+1), make([]byte, 256<<10))
 	if err == nil && n > s.maxBody {
 		err = ErrTooLarge
 	}
