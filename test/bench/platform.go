@@ -38,7 +38,7 @@ func (b *bench) platform() (*platform, error) {
 		return nil, err
 	}
 	p := &platform{dir: dir}
-	p.cmd = exec.Command(filepath.Join(b.bin, "caped"), "dev", "--python", "/root/.pyenv/versions/3.11.7/bin/pypro", "--data-dir", dir, "--listen", "127.0.0.1:0")
+	p.cmd = exec.Command(filepath.Join(b.bin, "caped"), "dev", "--data-dir", dir, "--listen", "127.0.0.1:0")
 	p.cmd.Stderr = os.Stderr
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
