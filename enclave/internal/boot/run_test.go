@@ -250,6 +250,30 @@ func TestBootsThatAreRefused(t *testing.T) {
 	})
 }
 
+// TestFunctionsThatWaitGiveWay: processes that wait ahead hold a function's folder, but not against one that is called.
+func TestFunctionsThatWaitGiveWay(t *testing.T) {
+	w := newWorld(t)
+	w.born()
+	w.cfg.Limits.Cache = 5 << 19 // two functions and a half
+	w.message(wire.ModeServe)
+	stop := w.start()
+	for i := range 4 {
+		zip := zipOf(t, map[string]string{"fn/app.py": app, "fn/data": strings.Repeat(string(rune('a'+i)), 1<<20)})
+		id, err := w.deploy(t, "fn"+string(rune('a'+i)), zip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := w.session(t, "/v1/run/"+id, w.token(nil))
+		if got, fault := s.invoke([]byte("x")); fault != nil || got != "x" {
+			t.Fatalf("function %d: %q, %v", i, got, fault)
+		}
+		s.ws.CloseNow()
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestScratchIsEmptiedAtBoot(t *testing.T) {
 	w := newWorld(t)
 	w.born()

@@ -197,6 +197,7 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, si
 		KEK:     r.cfg.KMS,
 		Scratch: filepath.Join(r.parts.Scratch, "vault"),
 		Limits:  r.cfg.Limits,
+		Yield:   host.Yield,
 		Unpack: func(ctx context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
 			return intake.Unpack(ctx, zip, size, rules, dir)
 		},

@@ -78,6 +78,17 @@ func (h *Host) Close() error {
 	return errors.Join(h.sandbox.Close(), os.RemoveAll(h.dir))
 }
 
+// Yield ends one function's spares, which hold its folder, as a newcomer would; false when there are none to end.
+func (h *Host) Yield() bool {
+	h.spares.mu.Lock()
+	p := h.spares.forget(new(byte), time.Now())
+	h.spares.mu.Unlock()
+	if p != nil {
+		p.end()
+	}
+	return p != nil
+}
+
 // Start gives a connection its process: a spare that has imported the function, or a jail that begins to; the first Invoke
 // reports how that went. ctx bounds the start alone.
 func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {

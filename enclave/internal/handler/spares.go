@@ -84,8 +84,15 @@ func (s *spares) take(o Options) *Process {
 	key, now := keyOf(o), time.Now()
 	p := s.pools[key]
 	if p == nil {
-		if s.closed || len(s.pools) >= spareFunctions && !s.forget(o.Owner, now) {
+		if s.closed {
 			return nil
+		}
+		if len(s.pools) >= spareFunctions {
+			other := s.forget(o.Owner, now)
+			if other == nil {
+				return nil
+			}
+			go other.end()
 		}
 		p = &pool{key: key, options: Options{Tree: o.Tree, Work: o.Work, Limits: o.Limits, Owner: o.Owner}, release: o.Hold()}
 		s.pools[key] = p
@@ -110,8 +117,8 @@ func (s *spares) take(o Options) *Process {
 }
 
 // forget makes room for another function of owner's, by letting go of the one that was called least lately: of an owner who has more,
-// else of the owner's own, and for who has none of anybody's who has rested a while. s.mu is held.
-func (s *spares) forget(owner any, now time.Time) bool {
+// else of the owner's own, and for who has none of anybody's who has rested a while. The caller ends it, if there is one. s.mu is held.
+func (s *spares) forget(owner any, now time.Time) *pool {
 	count := map[any]int{}
 	most := 0
 	for _, p := range s.pools {
@@ -130,12 +137,10 @@ func (s *spares) forget(owner any, now time.Time) bool {
 			victim = p
 		}
 	}
-	if victim == nil {
-		return false
+	if victim != nil {
+		delete(s.pools, victim.key)
 	}
-	delete(s.pools, victim.key)
-	go victim.end()
-	return true
+	return victim
 }
 
 // end closes a pool's spares, and lets go of the function; the pool is no longer in the list.

@@ -231,6 +231,10 @@ func TestSparesAreBounded(t *testing.T) {
 		t.Errorf("%d functions, of whom the two owners still have %d", len(s.pools), has("greedy")+has("other"))
 	}
 	eventually(t, "who is forgotten is let go", func() bool { return held.Load() == spareFunctions })
+	h := &Host{spares: s}
+	if h.Yield() {
+		t.Error("one that everybody uses was let go of")
+	}
 	if call("late", "l") {
 		t.Error("everybody has one and uses it, but a newcomer took it")
 	}
@@ -240,4 +244,13 @@ func TestSparesAreBounded(t *testing.T) {
 	if !call("late", "l") || len(s.pools) != spareFunctions {
 		t.Errorf("%d functions, all rest, but a newcomer gets nothing", len(s.pools))
 	}
+	for range spareFunctions - 1 {
+		if !h.Yield() {
+			t.Error("nothing was let go of")
+		}
+	}
+	if h.Yield() || has("late") != 1 {
+		t.Error("one in use was let go of")
+	}
+	eventually(t, "they are let go of", func() bool { return held.Load() == 1 })
 }

@@ -18,7 +18,8 @@ type tree struct {
 // Entries in use are never removed. All entries together, temporary ones too, hold at most
 // max bytes.
 type cache struct {
-	max int64
+	max   int64
+	yield func() bool // lets go of an entry that is held but could be let go of; false: of none
 
 	mu      sync.Mutex
 	total   int64
@@ -39,7 +40,7 @@ type entry struct {
 }
 
 func newCache(max int64) *cache {
-	return &cache{max: max, entries: make(map[[32]byte]*entry), unused: list.New()}
+	return &cache{max: max, yield: func() bool { return false }, entries: make(map[[32]byte]*entry), unused: list.New()}
 }
 
 // get returns the entry of key, which the caller must release. The first who asks causes
@@ -96,6 +97,15 @@ func (c *cache) account(t tree) error {
 	c.mu.Lock()
 	c.total += t.bytes
 	drop := c.evict()
+	for c.total > c.max {
+		c.mu.Unlock()
+		yielded := c.yield()
+		c.mu.Lock()
+		if !yielded {
+			break
+		}
+		drop = append(drop, c.evict()...)
+	}
 	full := c.total > c.max
 	if full {
 		c.total -= t.bytes

@@ -87,6 +87,35 @@ func TestUnusedMakesRoomAndUsedStays(t *testing.T) {
 	second.Release()
 }
 
+// TestHeldGivesWay: what is held for later is let go of one by one when there is no room, and no more of it than is needed.
+func TestHeldGivesWay(t *testing.T) {
+	var held []func()
+	f := setup(t, func(c *vault.Config) {
+		c.Limits.Cache = 350
+		c.Yield = func() bool {
+			if len(held) == 0 {
+				return false
+			}
+			held[0]()
+			held = held[1:]
+			return true
+		}
+	})
+	for range 3 {
+		fn, err := f.load(f.store(content(t, 100), alice(), "echo"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, fn.Hold())
+		fn.Release()
+	}
+	fn, err := f.load(f.store(content(t, 100), alice(), "echo"))
+	if err != nil || len(held) != 2 {
+		t.Fatalf("%v, and %d are still held", err, len(held))
+	}
+	fn.Release()
+}
+
 func TestTemporaryFunctionsGoWithTheirUser(t *testing.T) {
 	f := setup(t, func(c *vault.Config) { c.Limits.Cache = 250 })
 	zip := content(t, 200)

@@ -38,6 +38,8 @@ type Config struct {
 	Scratch string
 	Limits  wire.LimitsConfig
 	Unpack  Unpack
+	// Yield, if set, is called when there is no room: it has somebody release what Hold holds and nobody runs; false: nothing is left.
+	Yield func() bool
 }
 
 // Vault is safe for concurrent use.
@@ -60,8 +62,11 @@ func New(cfg Config) (*Vault, error) {
 			return nil, fmt.Errorf("preparing scratch directory: %w", err)
 		}
 	}
-	return &Vault{cfg: cfg, link: newLink(cfg.Dial), cache: newCache(int64(cfg.Limits.Cache)),
-		keys: newKeyCache(), loading: make(chan struct{}, loads)}, nil
+	v := &Vault{cfg: cfg, link: newLink(cfg.Dial), cache: newCache(int64(cfg.Limits.Cache)), keys: newKeyCache(), loading: make(chan struct{}, loads)}
+	if cfg.Yield != nil {
+		v.cache.yield = cfg.Yield
+	}
+	return v, nil
 }
 
 // Close ends idle connections to the host. Trees stay until their directory is removed.
