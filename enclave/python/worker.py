@@ -62,7 +62,7 @@ class Channel:
     def send_result(self, data: Buffer) -> None:
         end = b"e" + bytes(4)
         if len(data) <= SMALL:
-            self._write(b"o" + len(data).to_bytes(4, "big") + data + end)
+            self._write((b"o" + len(data).to_bytes(4, "big") + data if data else b"") + end)
             return
         view = memoryview(data)
         for start in range(0, len(view), CHUNK):

@@ -72,6 +72,9 @@ type Options struct {
 	// envelope or the plaintext. Its error's text is shown to the function. One call
 	// at a time; ctx ends with the process. nil: there is no socket.
 	RPC func(ctx context.Context, method string, arg []byte) ([]byte, error)
+	// Reserve takes n bytes of memory out of the caller's share, for a large request of cape_encrypt.
+	// nil: it is not counted.
+	Reserve func(n int64) (release func(), err error)
 	// Hold keeps Tree in its place until what it returns is called: spares need it beyond the
 	// connection. nil: the function gets no spares.
 	Hold func() (release func())

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,7 +171,7 @@ func TestPrintedFlood(t *testing.T) {
 	var out buffer
 	stuck := make(chan struct{})
 	defer close(stuck)
-	p := start(t, newHost(t), "import os\ndef cape_handler(x):\n for _ in range(400): os.write(1, b'a' * 65536); os.write(2, b'b' * 65536)\n return x",
+	p := start(t, newHost(t), "import os\ndef cape_handler(x):\n for _ in range(200): os.write(1, b'a' * 65536); os.write(2, b'b' * 65536)\n return x",
 		func(o *Options) {
 			o.Stdout = &out
 			o.Stderr = writerFunc(func(p []byte) (int, error) { <-stuck; return len(p), nil })
@@ -180,6 +181,40 @@ func TestPrintedFlood(t *testing.T) {
 	}
 	if n := len(out.String()); n > maxPrinted+1<<10 {
 		t.Errorf("kept %d bytes", n)
+	}
+}
+
+// TestPrintersRest: whoever prints without end, much at once or byte by byte, is read slowly.
+func TestPrintersRest(t *testing.T) {
+	const long = 500 * time.Millisecond
+	reads := 2*freeReads + 4*int(long/pause)*breath // on a slow machine, too
+	for name, size := range map[string]int{"much": 64 << 10, "byte by byte": 1} {
+		t.Run(name, func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var pieces atomic.Int64
+			p := newPrinter(r, writerFunc(func(b []byte) (int, error) { pieces.Add(1); return len(b), nil }))
+			if err := p.start(); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.SetWriteDeadline(time.Now().Add(long)); err != nil {
+				t.Fatal(err)
+			}
+			written, piece := 0, make([]byte, size)
+			for err == nil {
+				var n int
+				n, err = w.Write(piece)
+				written += n
+			}
+			w.Close()
+			<-p.done
+			if written < reads || written > reads*printPiece || int(pieces.Load()) > reads {
+				t.Errorf("%d bytes were read in %s, %d pieces passed on; want at most %d", written, long, pieces.Load(), reads)
+			}
+		})
 	}
 }
 

@@ -22,7 +22,6 @@ type Host struct {
 	sandbox *sandbox.Sandbox
 	python  *interpreter
 	dir     string // the files of package python
-	large   chan struct{}
 	spares  *spares
 }
 
@@ -41,7 +40,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making room for the worker's files: %w", err)
 	}
-	h := &Host{python: py, dir: dir, large: make(chan struct{}, largeRPCs)}
+	h := &Host{python: py, dir: dir}
 	if err := errors.Join(os.Chmod(dir, 0o755), python.Write(dir)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -112,7 +111,7 @@ func (h *Host) Start(ctx context.Context, o Options) (*Process, error) {
 		}
 		p.onLoad = func(took time.Duration) { h.spares.loaded(o, took) }
 	}
-	if err := p.serve(h, o); err != nil {
+	if err := p.serve(o); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil

@@ -124,6 +124,7 @@ func (p *Process) sendInput(t *timer, input io.Reader) error {
 // readResult passes a result on.
 func (p *Process) readResult(t *timer, output io.Writer) error {
 	var total uint64
+	short := false // a piece that is not full is the last one, so that nobody sends countless ones
 	for {
 		kind, body, err := p.receive(t)
 		if err != nil {
@@ -131,9 +132,10 @@ func (p *Process) readResult(t *timer, output io.Writer) error {
 		}
 		switch kind {
 		case kindOutput:
-			if total += uint64(len(body)); total > p.limits.Output {
+			if total += uint64(len(body)); total > p.limits.Output || short || len(body) == 0 {
 				return p.broke(errProtocol)
 			}
+			short = len(body) < maxFrame
 			if _, err := output.Write(body); err != nil {
 				return p.end(fmt.Errorf("%w: %w", errOutput, err))
 			}

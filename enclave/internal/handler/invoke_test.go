@@ -17,6 +17,7 @@ func TestInvoke(t *testing.T) {
 	for _, c := range []struct{ name, app, input, want string }{
 		{"bytes pass through", "def cape_handler(x): return x", "a\x00\xff", "a\x00\xff"},
 		{"empty input", "def cape_handler(x): return b'<' + x + b'>'", "", "<>"},
+		{"nothing", "def cape_handler(x): return b''", "a", ""},
 		{"text", "def cape_handler(x): return x.decode() + 'é'", "a", "aé"},
 		{"none", "def cape_handler(x): pass", "a", "None"},
 		{"tuple", "def cape_handler(x): return ('a', 72.27)", "", "('a', 72.27)"},
@@ -130,6 +131,8 @@ func TestInvokeHostile(t *testing.T) {
 		{"stops half way", "import os, time\ndef cape_handler(x):\n os.write(4, b'o\\0\\0\\1\\0abc'); time.sleep(1000)", ErrTimeout},
 		{"garbled exception", "import os, time\ndef cape_handler(x):\n os.write(4, b'x\\0\\0\\0\\4\\0\\0\\1\\0'); time.sleep(1000)", ErrEnded},
 		{"endless result", "import os\ndef cape_handler(x):\n while True: os.write(4, b'o\\0\\0\\x10\\0' + b'a' * 4096)", ErrEnded},
+		{"two short pieces", "import os, time\ndef cape_handler(x):\n os.write(4, b'o\\0\\0\\0\\1a' * 2 + b'e\\0\\0\\0\\0'); time.sleep(1000)", ErrEnded},
+		{"an empty piece", "import os, time\ndef cape_handler(x):\n os.write(4, b'o\\0\\0\\0\\0e\\0\\0\\0\\0'); time.sleep(1000)", ErrEnded},
 		{"too large a result", "def cape_handler(x): return b'a' * 3_000_000", ErrResultTooLarge},
 	} {
 		if c.name == "kills all" && plain(h) {

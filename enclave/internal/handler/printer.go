@@ -17,6 +17,11 @@ const (
 	// maxWaiting bounds what waits for the writer; more is left out.
 	maxWaiting = 256 << 10
 	printPiece = 16 << 10
+	// freeReads is how often a pipe is read at once. From then on every breath reads there is a pause: who prints
+	// more than is kept, or byte by byte, does not keep the runtime busy.
+	freeReads = maxPrinted / printPiece
+	breath    = 4
+	pause     = 5 * time.Millisecond
 	// settleTime bounds how long a result waits for what was printed before it.
 	settleTime = 100 * time.Millisecond
 	// finishTime bounds how long Close waits for the writer.
@@ -58,7 +63,8 @@ func (p *printer) start() (err error) {
 
 func (p *printer) read() {
 	defer close(p.wake)
-	for buf := make([]byte, printPiece); ; {
+	buf := make([]byte, printPiece)
+	for reads := 1; ; reads++ {
 		n := 0
 		err := p.raw.Read(func(fd uintptr) bool {
 			p.mu.Lock()
@@ -76,6 +82,9 @@ func (p *printer) read() {
 		select {
 		case p.wake <- struct{}{}:
 		default:
+		}
+		if reads > freeReads && reads%breath == 0 {
+			time.Sleep(pause)
 		}
 	}
 }

@@ -39,7 +39,7 @@ type Process struct {
 }
 
 // serve starts what a process needs besides calls.
-func (p *Process) serve(h *Host, o Options) error {
+func (p *Process) serve(o Options) error {
 	for _, out := range []struct {
 		r *os.File
 		w io.Writer
@@ -64,7 +64,7 @@ func (p *Process) serve(h *Host, o Options) error {
 			return fmt.Errorf("listening for cape_encrypt: %w", err)
 		}
 		listener = l
-		p.serving.Go(func() { h.answerAll(p.ctx, l, o.RPC) })
+		p.serving.Go(func() { answerAll(p.ctx, l, o.RPC, o.Reserve) })
 	}
 	p.serving.Go(func() {
 		<-p.jail.Done()

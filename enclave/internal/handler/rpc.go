@@ -20,15 +20,20 @@ const (
 	// maxRPC bounds the argument of a request, in bytes of JSON. The published
 	// client reads at most 10 MiB.
 	maxRPC = 24 << 20
-	// smallRPC is the size from which on a request needs one of largeRPCs places,
-	// so that functions cannot make the runtime hold many large ones at once.
-	smallRPC  = 256 << 10
-	largeRPCs = 4
+	// smallRPC is the size from which on a request needs memory of its caller's
+	// share, as much as decoding and answering the largest takes.
+	smallRPC = 256 << 10
+	heldRPC  = 6 * maxRPC
 	// rpcTime bounds reading a request, and writing an answer.
 	rpcTime = 10 * time.Second
+	// rpcPause bounds the time between two pieces of a large request.
+	rpcPause = time.Second
 )
 
-var errRPC = errors.New("malformed request: one JSON-RPC 1.0 request with one string parameter is expected")
+var (
+	errRPC   = errors.New("malformed request: one JSON-RPC 1.0 request with one string parameter is expected")
+	errLarge = errors.New("no memory left for a request of this size: try again later")
+)
 
 // rpcRequest is a JSON-RPC 1.0 request.
 type rpcRequest struct {
@@ -47,8 +52,10 @@ type rpcResponse struct {
 
 type rpcFunc = func(ctx context.Context, method string, arg []byte) ([]byte, error)
 
+type reserveFunc = func(n int64) (release func(), err error)
+
 // answerAll serves one connection after the other until the listener is closed.
-func (h *Host) answerAll(ctx context.Context, l net.Listener, rpc rpcFunc) {
+func answerAll(ctx context.Context, l net.Listener, rpc rpcFunc, reserve reserveFunc) {
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
@@ -63,24 +70,26 @@ func (h *Host) answerAll(ctx context.Context, l net.Listener, rpc rpcFunc) {
 			}
 		}
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
-		h.answer(ctx, conn, rpc)
+		answer(ctx, conn, rpc, reserve)
 		stop()
 		conn.Close()
 	}
 }
 
 // answer serves one request.
-func (h *Host) answer(ctx context.Context, conn net.Conn, rpc rpcFunc) {
+func answer(ctx context.Context, conn net.Conn, rpc rpcFunc, reserve reserveFunc) {
 	if conn.SetDeadline(time.Now().Add(rpcTime)) != nil {
 		return
 	}
-	g := &gate{r: io.LimitReader(conn, maxRPC), places: h.large, ctx: ctx}
-	defer g.leave()
+	g := &gate{conn: conn, reserve: reserve, end: time.Now().Add(rpcTime), release: func() {}}
+	defer func() { g.release() }()
 	var req rpcRequest
 	res := rpcResponse{ID: json.RawMessage("null")}
 	result, err := "", error(nil)
-	if err = json.NewDecoder(g).Decode(&req); err != nil || len(req.ID) > 256 {
-		err = errRPC
+	if err = json.NewDecoder(io.LimitReader(g, maxRPC)).Decode(&req); err != nil || len(req.ID) > 256 {
+		if !errors.Is(err, errLarge) {
+			err = errRPC
+		}
 	} else {
 		if len(req.ID) > 0 {
 			res.ID = req.ID
@@ -120,33 +129,42 @@ func perform(ctx context.Context, req *rpcRequest, rpc rpcFunc) (string, error) 
 	return "", errors.New("unknown method: " + methodEncrypt + " and " + methodDecrypt + " exist")
 }
 
-// gate reads a request; a large one waits for a place first.
+// gate reads a request; a large one takes memory before it goes on, and is given up when nothing more of it comes.
 type gate struct {
-	r      io.Reader
-	places chan struct{}
-	ctx    context.Context
-	read   int
-	inside bool
+	conn    net.Conn
+	reserve reserveFunc // nil: everything is allowed
+	release func()
+	end     time.Time
+	read    int
+	large   bool
 }
 
-func (g *gate) Read(p []byte) (int, error) {
-	if g.read >= smallRPC && !g.inside {
-		select {
-		case g.places <- struct{}{}:
-			g.inside = true
-		case <-g.ctx.Done():
-			return 0, g.ctx.Err()
-		case <-time.After(rpcTime):
-			return 0, errors.New("too many large requests at once")
+func (g *gate) Read(p []byte) (n int, err error) {
+	if g.read >= smallRPC {
+		if err := g.enlarge(); err != nil {
+			return 0, err
+		}
+		if err := g.conn.SetReadDeadline(time.Now().Add(min(rpcPause, time.Until(g.end)))); err != nil {
+			return 0, err
 		}
 	}
-	n, err := g.r.Read(p)
+	n, err = g.conn.Read(p)
 	g.read += n
 	return n, err
 }
 
-func (g *gate) leave() {
-	if g.inside {
-		<-g.places
+// enlarge waits until the share has room.
+func (g *gate) enlarge() error {
+	for !g.large && g.reserve != nil {
+		release, err := g.reserve(heldRPC)
+		if err == nil {
+			g.large, g.release = true, release
+			break
+		}
+		if time.Now().After(g.end) {
+			return errLarge
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
+	return nil
 }

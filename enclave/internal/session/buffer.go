@@ -45,6 +45,11 @@ func (m *memory) take(n int64) error {
 	return nil
 }
 
+// reserve is take for as long as release was not called.
+func (m *memory) reserve(n int64) (release func(), err error) {
+	return func() { m.give(n) }, m.take(n)
+}
+
 func (m *memory) give(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -163,9 +168,22 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return written, nil
 }
 
+// replace puts data, which is no longer than what the buffer holds, in the place of it, and gives back what it does not need.
+func (b *buffer) replace(data []byte) {
+	clear(b.data[copy(b.data, data):])
+	b.data = b.data[:len(data):len(data)]
+	if b.region != nil {
+		b.mem.give(b.taken - int64(len(data)))
+		b.taken = int64(len(data))
+	}
+}
+
 // release forgets the content and gives the memory back. The buffer and everything that
-// points into it must not be used any more.
+// points into it must not be used any more. nil holds nothing.
 func (b *buffer) release() {
+	if b == nil {
+		return
+	}
 	if b.heap != nil {
 		clear(b.heap[:len(b.data)])
 		b.mem.small.Put(b.heap)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -169,6 +170,38 @@ func TestMemoryOfAllSessionsIsBounded(t *testing.T) {
 	c.seal(zipOf(t, "e/app.py", ""))
 	c.seal([]byte("x"))
 	c.result([]byte("x"))
+}
+
+// TestInputsCountUntilTheyAreAnswered: also after they were opened, and twice meanwhile.
+func TestInputsCountUntilTheyAreAnswered(t *testing.T) {
+	f := setup(t, func(c *session.Config) { c.Memory = 5 << 20 }) // of which one user gets 2.5 MiB
+	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
+	working, done := make(chan struct{}, 4), make(chan struct{})
+	f.functions.handle = func(context.Context, *process, []byte) ([]byte, error) {
+		working <- struct{}{}
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+		}
+		return nil, nil
+	}
+	first, second := f.enter("/v1/run/"+id, "bob"), f.enter("/v1/run/"+id, "bob")
+	in := make([]byte, 1<<20)
+	first.seal(in)
+	<-working
+	second.seal(in)
+	second.refused(wire.CodeUnavailable)
+	close(done)
+	first.result(in)
+	second = f.enter("/v1/run/"+id, "bob")
+	second.seal(in)
+	<-working
+	second.result(in)
+	if reserve := f.functions.last.Reserve; reserve == nil {
+		t.Error("large requests of functions do not count")
+	} else if _, err := reserve(5 << 20); err == nil {
+		t.Error("a function may have more than its caller")
+	}
 }
 
 func TestKeyDocuments(t *testing.T) {

@@ -175,7 +175,14 @@ func isFunction(plain []byte) bool {
 }
 
 // rpc answers cape_encrypt within the function. Its errors' texts are shown to the function.
+// A tenant's are worked on by half of the processors at most.
 func (o *opener) rpc(ctx context.Context, method string, arg []byte) ([]byte, error) {
+	select {
+	case o.tenant.turn <- struct{}{}:
+		defer func() { <-o.tenant.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	switch method {
 	case rpcEncrypt:
 		sealed, err := o.seal(ctx, arg)

@@ -69,7 +69,7 @@ func (p *program) invoke(ctx context.Context, input io.Reader, output io.Writer)
 }
 
 func (p *program) start(ctx context.Context) error {
-	o := handler.Options{Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Stdout: p.stdout, Stderr: p.stderr}
+	o := handler.Options{Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Reserve: p.opener.tenant.reserve, Stdout: p.stdout, Stderr: p.stderr}
 	if p.fn.Manifest != nil { // one that is stored may be called again
 		o.Hold, o.Owner = p.fn.Hold, p.opener.holder
 	} else if p.stderr != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ type tenant struct {
 	memory
 	holder   vault.Holder
 	sessions int
-	turn     chan struct{} // held while a large request of cape_encrypt is worked on
+	turn     chan struct{} // held while a request of cape_encrypt is worked on
 }
 
 // seats are the places of admitted sessions. Nobody gets more of them than are left for others: one alone has at most
@@ -35,7 +36,7 @@ func (s *seats) take(h vault.Holder) (*tenant, *fault) {
 	defer s.mu.Unlock()
 	t := s.tenants[h]
 	if t == nil {
-		t = &tenant{memory: memory{budget: s.budget}, holder: h, turn: make(chan struct{}, 1)}
+		t = &tenant{memory: memory{budget: s.budget}, holder: h, turn: make(chan struct{}, max(1, runtime.NumCPU()/2))}
 	}
 	switch {
 	case s.free == 0:

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -140,5 +141,19 @@ func TestLobby(t *testing.T) {
 	<-accepted // nobody need go
 	if l.guests.Len() != 1 || admitted.SetDeadline(time.Now()) != nil {
 		t.Error("who was admitted was ended")
+	}
+}
+
+// TestRequestsOfFunctionsTakeTurns: those of one tenant do not keep all processors busy.
+func TestRequestsOfFunctionsTakeTurns(t *testing.T) {
+	o := opener{tenant: &tenant{turn: make(chan struct{}, 1)}}
+	if _, err := o.rpc(t.Context(), rpcDecrypt, []byte("plain")); !errors.Is(err, errNotSealed) {
+		t.Fatal(err)
+	}
+	o.tenant.turn <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := o.rpc(ctx, rpcDecrypt, []byte("plain")); !errors.Is(err, context.Canceled) {
+		t.Errorf("out of turn: %v", err)
 	}
 }

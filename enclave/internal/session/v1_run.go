@@ -58,7 +58,7 @@ func (s *Server) runV1(ctx context.Context, c *channel, who caller, rec *vault.R
 
 // input is one frame of a caller: opened, or why not.
 type input struct {
-	plain []byte
+	plain *buffer // counted until it is released
 	err   error
 	taken chan struct{} // not nil: the reader waits until it is closed
 }
@@ -70,8 +70,15 @@ const largeInput = 1 << 20
 // and opened while the handler runs; so a client that leaves ends its handler.
 func (c *channel) invocations(ctx context.Context, prog *program, key *seal.SessionKey) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	queue := make(chan input, wire.MaxPipelined)
+	defer func() {
+		cancel()
+		go func() { // the reader ends with the connection
+			for in := range queue {
+				in.plain.release()
+			}
+		}()
+	}()
 	go func() {
 		defer close(queue)
 		defer cancel()
@@ -81,8 +88,8 @@ func (c *channel) invocations(ctx context.Context, prog *program, key *seal.Sess
 	for in := range queue {
 		err := in.err
 		if err == nil {
-			err = c.invoke(ctx, prog, in.plain)
-			clear(in.plain)
+			err = c.invoke(ctx, prog, in.plain.bytes())
+			in.plain.release()
 		}
 		if in.taken != nil {
 			close(in.taken)
@@ -118,6 +125,7 @@ func (c *channel) readInputs(ctx context.Context, key *seal.SessionKey, queue ch
 		select {
 		case queue <- in:
 		case <-ctx.Done():
+			in.plain.release()
 			return
 		}
 		var f *fault
@@ -136,17 +144,37 @@ func (c *channel) readInputs(ctx context.Context, key *seal.SessionKey, queue ch
 }
 
 func (c *channel) readInput(key *seal.SessionKey, limit int64) input {
-	b, err := c.next(websocket.MessageBinary, limit)
+	b, err := c.sealed(key, limit)
 	if err != nil {
 		return input{err: err}
 	}
-	defer b.release()
-	plain, err := key.Open(b.bytes())
-	in := input{plain: plain, err: err}
-	if len(plain) >= largeInput {
+	in := input{plain: b}
+	if len(b.bytes()) >= largeInput {
 		in.taken = make(chan struct{})
 	}
 	return in
+}
+
+// sealed reads a frame and opens it. The caller must release it.
+func (c *channel) sealed(key *seal.SessionKey, limit int64) (*buffer, error) {
+	b, err := c.next(websocket.MessageBinary, limit)
+	if err != nil {
+		return nil, err
+	}
+	twice := int64(len(b.bytes())) // while it is opened
+	if err := b.mem.take(twice); err != nil {
+		b.release()
+		return nil, err
+	}
+	defer b.mem.give(twice)
+	plain, err := key.Open(b.bytes())
+	if err != nil {
+		b.release()
+		return nil, err
+	}
+	b.replace(plain)
+	clear(plain)
+	return b, nil
 }
 
 // invoke runs the handler on one input and sends the result.

@@ -6,8 +6,6 @@ import (
 	"crypto/sha256"
 	"net/http"
 
-	"github.com/coder/websocket"
-
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/token"
@@ -48,21 +46,18 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 	}
 	c.watch.begin()
 	defer c.watch.end()
-	return c.invoke(ctx, prog, in.plain)
+	defer in.plain.release()
+	return c.invoke(ctx, prog, in.plain.bytes())
 }
 
 // receiveFunction reads, opens, judges and unpacks a function.
 func (s *Server) receiveFunction(ctx context.Context, c *channel, key *seal.SessionKey) (fn *vault.Function, checksum [32]byte, err error) {
-	sealed, err := c.next(websocket.MessageBinary, int64(s.cfg.Limits.Zip)+wire.SealOverhead)
+	b, err := c.sealed(key, int64(s.cfg.Limits.Zip)+wire.SealOverhead)
 	if err != nil {
 		return nil, checksum, err
 	}
-	zip, err := key.Open(sealed.bytes())
-	sealed.release()
-	if err != nil {
-		return nil, checksum, err
-	}
-	defer clear(zip)
+	defer b.release()
+	zip := b.bytes()
 	c.watch.begin()
 	defer c.watch.end()
 	if err := s.cfg.Functions.Check(ctx, bytes.NewReader(zip), int64(len(zip))); err != nil {

@@ -111,7 +111,7 @@ func (p *plane) start(l net.Listener, h http.Handler, write time.Duration, faile
 
 func (p *plane) clientRoutes() http.Handler {
 	router := &fleet.Router{Roster: p.roster}
-	p.gate = gateway.New(gateway.Config{Dial: router.Dial, Max: maxConnections, Log: p.log})
+	p.gate = gateway.New(gateway.Config{Dial: router.Dial, Max: maxConnections, PerClient: p.cfg.PerClient, Log: p.log})
 	p.onClose(func() error {
 		p.gate.Close()
 		return nil

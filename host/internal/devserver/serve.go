@@ -19,6 +19,8 @@ import (
 const (
 	// maxConnections bounds the client connections at once.
 	maxConnections = 20_000
+	// maxPerClient bounds those of one other machine that need not be sessions yet.
+	maxPerClient = 256
 	// lastCalls is how long plain calls may take to end when the platform stops.
 	lastCalls = 500 * time.Millisecond
 )
@@ -73,7 +75,7 @@ func (p *platform) serve(ctx context.Context, l net.Listener, key *kek.Key) erro
 func (p *platform) listen(l net.Listener, k *enclaves.Keeper, elsewhere func(*http.Request) string) <-chan error {
 	gate := gateway.New(gateway.Config{
 		Dial:      func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSession) },
-		Elsewhere: elsewhere, Max: maxConnections, Log: p.log,
+		Elsewhere: elsewhere, Max: maxConnections, PerClient: maxPerClient, Log: p.log,
 	})
 	server := &http.Server{
 		Handler: api.New(api.Config{

@@ -51,7 +51,7 @@ func (p *platform) passTLS(k *enclaves.Keeper) (func(*http.Request) string, erro
 		return nil, fmt.Errorf("listening for TLS that ends in the enclave: %w", err)
 	}
 	gate := gateway.New(gateway.Config{
-		Dial: func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSessionTLS) }, Max: maxConnections, Log: p.log,
+		Dial: func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSessionTLS) }, Max: maxConnections, PerClient: maxPerClient, Log: p.log,
 	})
 	passed := make(chan error, 1)
 	go func() { passed <- gate.Pass(l) }()

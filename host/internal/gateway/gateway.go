@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -37,7 +38,10 @@ type Config struct {
 	Elsewhere func(*http.Request) string
 	// Max bounds the connections carried at once; more are refused with 503.
 	Max int
-	Log *slog.Logger
+	// PerClient bounds the connections of one address (of IPv6: of one /64) in their first 30 seconds, in which they
+	// need not be sessions yet; more are refused with 429. 0: no bound. Loopback addresses have none.
+	PerClient int
+	Log       *slog.Logger
 }
 
 // Gateway is an http.Handler. It is safe for concurrent use.
@@ -49,12 +53,14 @@ type Gateway struct {
 	closed   bool
 	draining bool
 	pairs    map[*pair]struct{}
+	young    map[netip.Prefix]int
+	age      time.Duration // until which connections are young
 	done     sync.WaitGroup
 }
 
 // New returns a Gateway. Close ends what it carries.
 func New(cfg Config) *Gateway {
-	return &Gateway{cfg: cfg, pairs: map[*pair]struct{}{}, buffers: sync.Pool{New: func() any { return new([burst]byte) }}}
+	return &Gateway{cfg: cfg, pairs: map[*pair]struct{}{}, young: map[netip.Prefix]int{}, age: young, buffers: sync.Pool{New: func() any { return new([burst]byte) }}}
 }
 
 // pair is a client's connection and the enclave's.
@@ -62,6 +68,9 @@ type pair struct {
 	mu              sync.Mutex
 	closed          bool
 	client, enclave net.Conn // the client's is nil until it was taken from the HTTP server
+
+	from  netip.Prefix // as whose young connection it counts; guarded by the gateway
+	grows *time.Timer
 }
 
 // hold makes conn end with the pair, at once if the pair has ended.
@@ -92,6 +101,7 @@ func (p *pair) close() {
 
 var (
 	errFull   = errors.New("too many connections")
+	errClient = errors.New("too many new connections of one address")
 	errClosed = errors.New("the connection was closed")
 	// errDraining: new connections go elsewhere.
 	errDraining = errors.New("the server is being stopped")
@@ -109,7 +119,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		reply.JSON(w, http.StatusTemporaryRedirect, map[string]string{"location": url})
 		return
 	}
-	p, err := g.enter()
+	p, err := g.enter(r.RemoteAddr)
 	if err != nil {
 		g.unavailable(w, err)
 		return
@@ -128,17 +138,20 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (g *Gateway) unavailable(w http.ResponseWriter, err error) {
-	text := "no enclave is ready"
-	if errors.Is(err, errFull) {
+	code, text := wire.CodeUnavailable, "no enclave is ready"
+	switch {
+	case errors.Is(err, errFull):
 		text = "the server carries as many connections as it can"
+	case errors.Is(err, errClient):
+		code, text = wire.CodeQuota, "your address has begun as many connections as it may at once"
 	}
 	g.cfg.Log.Warn("connection refused", "reason", err)
 	w.Header().Set("Retry-After", "1")
-	reply.Error(w, wire.CodeUnavailable, text, "try again in a moment")
+	reply.Error(w, code, text, "try again in a moment")
 }
 
 // enter counts a connection in; leave counts it out.
-func (g *Gateway) enter() (*pair, error) {
+func (g *Gateway) enter(remote string) (*pair, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -150,6 +163,9 @@ func (g *Gateway) enter() (*pair, error) {
 		return nil, errFull
 	}
 	p := &pair{}
+	if !g.count(p, clientOf(remote)) {
+		return nil, errClient
+	}
 	g.pairs[p] = struct{}{}
 	g.done.Add(1)
 	return p, nil
@@ -159,6 +175,7 @@ func (g *Gateway) leave(p *pair) {
 	p.close()
 	g.mu.Lock()
 	delete(g.pairs, p)
+	g.grown(p)
 	g.mu.Unlock()
 	g.done.Done()
 }

@@ -33,7 +33,7 @@ func (g *Gateway) Pass(l net.Listener) error {
 
 // carryOne carries one connection; there is nobody to tell why one is refused.
 func (g *Gateway) carryOne(conn net.Conn) {
-	p, err := g.enter()
+	p, err := g.enter(conn.RemoteAddr().String())
 	if err != nil {
 		g.cfg.Log.Warn("connection refused", "reason", err)
 		_ = conn.Close()

@@ -40,6 +40,22 @@ func (l *Log) register(f *pflag.FlagSet) {
 	f.BoolVarP(&l.Verbose, "verbose", "v", false, "log every call")
 }
 
+// Clients bound what clients may do.
+type Clients struct {
+	PerClient int
+}
+
+func (c *Clients) register(f *pflag.FlagSet, usual int, note string) {
+	f.IntVar(&c.PerClient, "new-per-client", usual, "connections that one address may have in their first 30 seconds, 0 for any number; "+note)
+}
+
+func (c *Clients) validate() error {
+	if c.PerClient < 0 {
+		return bad("--new-per-client %d: needs 0 or more", c.PerClient)
+	}
+	return nil
+}
+
 // TLS are the settings of a listener for clients.
 type TLS struct {
 	Cert, Key string // paths of PEM files
@@ -61,6 +77,7 @@ func (t *TLS) validate() error {
 type Serve struct {
 	Log
 	TLS
+	Clients
 	Listen, WorkerListen string
 	PlainHTTP            bool
 	Database, Blobs      string
@@ -74,6 +91,7 @@ type Serve struct {
 func (s *Serve) Register(f *pflag.FlagSet) {
 	s.Log.register(f)
 	s.TLS.register(f)
+	s.Clients.register(f, 256, "say 0 behind a load balancer that shows its own address")
 	f.StringVar(&s.Listen, "listen", "127.0.0.1:7676", "address for clients")
 	f.StringVar(&s.WorkerListen, "worker-listen", "127.0.0.1:7680", "address for workers; other machines need --tls-cert")
 	f.BoolVar(&s.PlainHTTP, "plain-http", false, "serve clients without TLS: a load balancer before this ends it")
@@ -90,7 +108,7 @@ func (s *Serve) Register(f *pflag.FlagSet) {
 // Validate checks all settings. Errors wrap ErrSettings.
 func (s *Serve) Validate() error {
 	return errors.Join(
-		s.TLS.validate(), checkLog(s.Log), checkListen("--listen", s.Listen, s.Cert != "" || s.PlainHTTP, "--tls-cert and --tls-key, or --plain-http behind a load balancer that ends TLS"),
+		s.TLS.validate(), s.Clients.validate(), checkLog(s.Log), checkListen("--listen", s.Listen, s.Cert != "" || s.PlainHTTP, "--tls-cert and --tls-key, or --plain-http behind a load balancer that ends TLS"),
 		checkListen("--worker-listen", s.WorkerListen, s.Cert != "", "--tls-cert and --tls-key: the worker token would pass in the clear"),
 		wrap(store.CheckURLs(s.Database, s.Blobs)), needed("--issuer", s.Issuer), needed("--role", s.Role), needed("--worker-token", s.WorkerToken),
 		s.checkIssuer(), s.checkRole(), checkSpan("--drain-notice", s.Notice, 10*time.Minute), checkSpan("--drain", s.Drain, 24*time.Hour),
@@ -120,6 +138,7 @@ func (s *Serve) checkRole() error {
 type Worker struct {
 	Log
 	TLS
+	Clients
 	Control, ControlCA string
 	WorkerToken        string // path
 	Name               string
@@ -153,6 +172,7 @@ type Development struct {
 func (w *Worker) Register(f *pflag.FlagSet) {
 	w.Log.register(f)
 	w.TLS.register(f)
+	w.Clients.register(f, 0, "what the control plane pipes comes from its address")
 	f.StringVar(&w.Control, "control-plane", "", "`URL` of the control plane's listener for workers")
 	f.StringVar(&w.ControlCA, "control-plane-ca", "", "`file` with the authorities of its certificate (default: the system's)")
 	f.StringVar(&w.WorkerToken, "worker-token", "", "`file` with the token that the control plane knows")
@@ -213,7 +233,7 @@ func (w *Worker) ValidateInit() error {
 
 // Validate checks all settings. Errors wrap ErrSettings.
 func (w *Worker) Validate() error {
-	err := errors.Join(w.ValidateInit(), w.TLS.validate(), checkListen("--listen", w.Listen, true, ""), checkSpan("--drain", w.Drain, 24*time.Hour))
+	err := errors.Join(w.ValidateInit(), w.TLS.validate(), w.Clients.validate(), checkListen("--listen", w.Listen, true, ""), checkSpan("--drain", w.Drain, 24*time.Hour))
 	if !fleet.ValidName(w.Name) {
 		err = errors.Join(err, bad("--name %q: needs 1 to 63 letters, digits, dots and hyphens", w.Name))
 	}

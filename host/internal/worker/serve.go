@@ -143,9 +143,13 @@ func (w *worker) self() fleet.Worker {
 	return out
 }
 
+// maxCarried bounds the connections to one enclave, far above what it takes: an enclave must hear of new ones to end
+// old ones that are no sessions yet.
+const maxCarried = 4 * wire.MaxSessions
+
 // routes are those of sessions, and those that tell how the worker is.
 func (w *worker) routes() http.Handler {
-	w.gate = gateway.New(gateway.Config{Dial: w.dial, Max: w.cfg.Enclave.Count * wire.MaxSessions, Log: w.log})
+	w.gate = gateway.New(gateway.Config{Dial: w.dial, Max: w.cfg.Enclave.Count * maxCarried, PerClient: w.cfg.PerClient, Log: w.log})
 	w.onClose(func() error {
 		w.gate.Close()
 		return nil
