@@ -50,6 +50,9 @@ func battery(t *testing.T, a *arena) {
 		{"resources", a.resources},
 		{"time of one call", a.timeOfOneCall},
 		{"waiting", a.waiting},
+		{"handshakes", a.handshakes},
+		{"sessions", a.sessions},
+		{"requests of functions", a.requests},
 		{"carrying over", a.nothingCarriesOver},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
@@ -67,6 +70,8 @@ type arena struct {
 	client    *client.Client
 	attacker  client.Function
 	neighbour client.Function
+	eve       *client.Client  // another user's
+	anybody   client.Function // an attacker whom everybody may call
 	honest    client.Function
 	mark      string // the name that hostile processes have
 	baseline  remains
@@ -81,6 +86,10 @@ func enter(t *testing.T, flags ...string) *arena {
 	a.attacker = client.Function{Name: p.Deploy("functions/attacks")}
 	a.honest = client.Function{Name: p.Deploy("functions/honest")}
 	a.neighbour = client.Function{Name: p.Deploy(copied(t, "functions/attacks", "neighbour"), "--name", "neighbour")}
+	a.anybody = client.Function{Name: p.Deploy(copied(t, "functions/attacks", "anybody"), "--name", "anybody", "--public")}
+	a.eve = user(t, p, p.Mint(func(claims map[string]any) {
+		claims["sub"], claims[platform.UsernameClaim] = "eve", "eve"
+	}), nil)
 	a.missing = missing(p.Log.String())
 	a.checkHonest(t)
 	a.baseline = a.settled(t, func(remains) bool { return true })
@@ -106,8 +115,7 @@ const canary = "f1b6c7e3-neighbours-secret"
 // sdk is the user dev's client, as trusting as the command line is.
 func sdk(t *testing.T, p *platform.Platform) *client.Client {
 	t.Helper()
-	config := filepath.Join(p.Dir, "config")
-	pem, err := os.ReadFile(filepath.Join(config, "account-key"))
+	pem, err := os.ReadFile(filepath.Join(p.Dir, "config", "account-key"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,8 +123,13 @@ func sdk(t *testing.T, p *platform.Platform) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(client.Options{BaseURL: p.URL, Token: client.StaticToken(p.Token()), Account: key,
-		Trust: &trust.Keeper{Store: trust.NewStore(filepath.Join(config, "trust.json"))}})
+	return user(t, p, p.Token(), key)
+}
+
+func user(t *testing.T, p *platform.Platform, token string, key *account.Key) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Options{BaseURL: p.URL, Token: client.StaticToken(token), Account: key,
+		Trust: &trust.Keeper{Store: trust.NewStore(filepath.Join(p.Dir, "config", "trust.json"))}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,8 @@ func (a *arena) processes(t *testing.T) {
 		{name: "processes:garbage", why: "what is no frame ends it", want: []string{failed}},
 		{name: "processes:length", why: "no announced length is believed", want: []string{failed}},
 		{name: "processes:fake", why: "it may answer for itself, once", want: []string{"first", failed}},
+		{name: "processes:pieces", why: "every piece costs the runtime time", want: []string{failed}},
+		{name: "processes:empty-pieces", why: "every piece costs the runtime time", want: []string{failed}},
 		{name: "processes:steal", why: "only its own input ever comes", want: []string{"nothing"}},
 		{name: "processes:daemon", why: "nothing outlives the connection", want: []string{"left"}},
 		{name: "processes:recursion", why: "it harms itself alone", want: []string{failed, noMemory}},

@@ -25,6 +25,8 @@ func (a *arena) resources(t *testing.T) {
 		{name: "resources:timers", why: "pending signals are counted for all jails together", want: []string{"EAGAIN"}},
 		{name: "resources:sent", why: "descriptors on their way are counted by user", want: []string{"ETOOMANYREFS", "EMFILE"}},
 		{name: "resources:flood", why: "what is printed is bounded, and holds up nobody", want: []string{"nothing"}},
+		{name: "rpc:many", why: "what a request holds beside its parameter is not kept", want: []string{"malformed"}},
+		{name: "rpc:endless", why: "a request is bounded", want: []string{"malformed", "refused"}},
 		{name: "resources:output", args: map[string]string{"size": strconv.Itoa(1<<30 + 1)}, why: "a result is bounded", want: []string{tooLarge, noMemory, failed}},
 	} {
 		t.Run(c.name+c.args["folder"], func(t *testing.T) { a.try(t, c) })

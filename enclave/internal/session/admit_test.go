@@ -281,11 +281,12 @@ func TestAccountsAloneTakeNoSessions(t *testing.T) {
 	m.Access = wire.AccessGrant
 	id := f.deployV2(m, zip)
 	f.accepted("/v1/run/"+id, opening("", f.alice))
-	f.begin("/v1/run/"+id, opening("", newAccount(t))).refused(0, wire.CodeNotFound)
 	waitFor(t, func() bool { // that of the deploy may still be ending
 		m, ok := f.begin("/v1/run/"+id, opening("", f.alice)).next().(*wire.Failure)
 		return ok && m.Code == wire.CodeQuota
 	})
+	f.enter("/v1/test", "bob") // the last place
+	f.begin("/v1/run/"+id, opening("", newAccount(t))).refused(0, wire.CodeNotFound)
 }
 
 func TestPanicsEndTheirSessionAlone(t *testing.T) {

@@ -14,8 +14,9 @@ import files
 import machine
 import processes
 import resources
+import rpc
 
-KINDS = {"call": calls.run, "files": files.run, "processes": processes.run, "resources": resources.run, "carry": carry.run}
+KINDS = {"call": calls.run, "files": files.run, "processes": processes.run, "resources": resources.run, "carry": carry.run, "rpc": rpc.run}
 
 
 def cape_handler(data: bytes) -> bytes:

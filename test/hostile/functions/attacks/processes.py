@@ -12,7 +12,7 @@ import machine
 
 def run(name: str, args: dict[str, str]) -> str:
     return {"kill-keeper": kill_keeper, "kill-all": kill_all, "kill-others": kill_others, "limits": limits, "segfault": segfault, "exit": leave,
-            "exit-hard": leave_hard, "close": close, "garbage": garbage, "length": length, "fake": fake, "steal": steal, "daemon": daemon,
+            "exit-hard": leave_hard, "close": close, "garbage": garbage, "length": length, "fake": fake, "pieces": pieces, "empty-pieces": empty_pieces, "steal": steal, "daemon": daemon,
             "stop": stop, "handlers": handlers, "recursion": recursion, "sees": sees}[name](args)
 
 
@@ -95,6 +95,18 @@ def fake(_: dict[str, str]) -> str:
     os.write(4, b"o\0\0\0\x05first" + b"e\0\0\0\0")
     os.write(4, b"o\0\0\0\x06second" + b"e\0\0\0\0")
     return "third"
+
+
+def pieces(_: dict[str, str]) -> str:
+    """Answers in countless pieces of one byte each."""
+    while True:
+        os.write(4, b"o\0\0\0\x01x" * 10_000)
+
+
+def empty_pieces(_: dict[str, str]) -> str:
+    """Answers without end, and says nothing."""
+    while True:
+        os.write(4, b"o\0\0\0\0" * 10_000)
 
 
 def steal(_: dict[str, str]) -> str:
