@@ -105,6 +105,7 @@ func TestServe(t *testing.T) {
 		"S3":                            func(s *settings.Serve) { s.Blobs = "s3://bucket" },
 		"address":                       func(s *settings.Serve) { s.Listen = "443" },
 		"negative drain":                func(s *settings.Serve) { s.Drain = -time.Second },
+		"negative number of clients":    func(s *settings.Serve) { s.PerClient = -1 },
 		"format of the log":             func(s *settings.Serve) { s.Format = "xml" },
 	} {
 		var s settings.Serve
