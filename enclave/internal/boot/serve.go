@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,37 +33,40 @@ const (
 	signingBits = 2048
 	// grace is how long sessions may take to end.
 	grace = 1200 * time.Millisecond
-	// firstInspection bounds the wait for KMS at boot.
-	firstInspection = 20 * time.Second
-	firstRetry      = 250 * time.Millisecond
+	// inspectWithin bounds the wait for KMS at boot.
+	inspectWithin = 20 * time.Second
+	firstRetry    = 250 * time.Millisecond
 )
 
-// serve inspects the key, builds everything, and serves until ctx ends.
+// serve inspects the key while it builds everything, and serves until ctx ends.
 func (r *runtime) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	keys, err := keyring.New(r.keyConfig())
 	if err != nil {
 		return at("keyring", err)
 	}
-	signing := makeSigningKeys()
+	inspected := r.firstInspection(ctx, keys)
 	host, err := r.handlers()
 	if err != nil {
 		return at("sandbox", err)
 	}
 	defer host.Close()
-	key := <-signing
-	if key.err != nil {
-		return at("signing-key", key.err)
-	}
+	r.log.Info(event.JailsReady)
 	front, err := newFront(r.parts.Network, r.clock.now)
 	if err != nil {
 		return at("tls", err)
 	}
-	srv, stored, err := r.server(r.clock, keys, host, key, front)
+	signing, err := newSigningKeys()
+	if err != nil {
+		return at("signing-key", err)
+	}
+	srv, stored, err := r.server(r.clock, keys, host, signing, front)
 	if err != nil {
 		return at("server", err)
 	}
 	defer stored.Close()
-	policy, err := r.firstPolicy(ctx, keys, srv)
+	policy, err := r.vouch(ctx, srv, inspected)
 	if err != nil {
 		return at("inspect", err)
 	}
@@ -73,6 +77,7 @@ func (r *runtime) serve(ctx context.Context) error {
 	}
 	srv.Open(policy)
 	r.log.Info(event.Serving)
+	go func() { _, _ = signing.checksums() }() // ahead of the first client of v1, who would wait for it
 	return at("serve", r.attend(ctx, r.clock, keys, srv, l, front))
 }
 
@@ -121,34 +126,51 @@ func (r *runtime) inspect(ctx context.Context, keys *keyring.Keyring) ([]byte, e
 	return policy, nil
 }
 
-// firstPolicy waits for a KMS that cannot be reached yet, but not for one that refuses.
-// Meanwhile anybody may see what has booted.
-func (r *runtime) firstPolicy(ctx context.Context, keys *keyring.Keyring, srv *session.Server) ([]byte, error) {
+// inspection is what came of one.
+type inspection struct {
+	policy []byte
+	err    error
+}
+
+// firstInspection waits for a KMS that cannot be reached yet, but not for one that refuses.
+func (r *runtime) firstInspection(ctx context.Context, keys *keyring.Keyring) <-chan inspection {
+	done := make(chan inspection, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, inspectWithin)
+		defer cancel()
+		for {
+			policy, err := r.inspect(ctx, keys)
+			if err == nil || refused(err) {
+				done <- inspection{policy, err}
+				return
+			}
+			select {
+			case <-ctx.Done():
+				done <- inspection{err: err}
+				return
+			case <-time.After(firstRetry):
+			}
+		}
+	}()
+	return done
+}
+
+// vouch waits for the first inspection. Meanwhile anybody may see what has booted.
+func (r *runtime) vouch(ctx context.Context, srv *session.Server, inspected <-chan inspection) ([]byte, error) {
 	l, err := r.parts.Network.Listen(wire.PortEvidence)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, firstInspection)
+	ctx, cancel := context.WithCancel(ctx)
 	vouched := make(chan struct{})
 	go func() {
 		defer close(vouched)
 		srv.Vouch(ctx, l)
 	}()
-	defer func() {
-		cancel()
-		<-vouched
-	}()
-	for {
-		policy, err := r.inspect(ctx, keys)
-		if err == nil || refused(err) {
-			return policy, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(firstRetry):
-		}
-	}
+	i := <-inspected
+	cancel()
+	<-vouched
+	return i.policy, i.err
 }
 
 // handlers builds what starts functions, and tells which layers the machine cannot have.
@@ -253,22 +275,14 @@ func (f *functions) Check(ctx context.Context, zip io.ReaderAt, size int64) erro
 
 // signingKeys live as long as the enclave; documents hold their public halves.
 type signingKeys struct {
-	checksums *rsa.PrivateKey    // v1
-	receipts  ed25519.PrivateKey // v2
-	err       error
+	checksums func() (*rsa.PrivateKey, error) // v1; made when first asked for
+	receipts  ed25519.PrivateKey              // v2
 }
 
-// makeSigningKeys makes them while other things are waited for.
-func makeSigningKeys() <-chan signingKeys {
-	made := make(chan signingKeys, 1)
-	go func() {
-		var k signingKeys
-		if k.checksums, k.err = rsa.GenerateKey(rand.Reader, signingBits); k.err == nil {
-			_, k.receipts, k.err = ed25519.GenerateKey(rand.Reader)
-		}
-		made <- k
-	}()
-	return made
+func newSigningKeys() (k signingKeys, err error) {
+	k.checksums = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, signingBits) })
+	_, k.receipts, err = ed25519.GenerateKey(rand.Reader)
+	return k, err
 }
 
 // refused tells what will not pass by itself, as a service that cannot be reached or

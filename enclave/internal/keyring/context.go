@@ -27,14 +27,17 @@ type Context struct {
 	Manifest string
 }
 
+// maxAccount bounds Account, in bytes.
+const maxAccount = 256
+
 var (
-	accountPattern  = regexp.MustCompile(`^[!-~]{1,256}$`)
+	accountPattern  = regexp.MustCompile(`^[!-~]+$`)
 	manifestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
 // pairs returns what KMS gets. A field that the purpose does not have is left out.
 func (c Context) pairs() (map[string]string, error) {
-	if !accountPattern.MatchString(c.Account) {
+	if len(c.Account) > maxAccount || !accountPattern.MatchString(c.Account) {
 		return nil, fmt.Errorf("%w: account", ErrContext)
 	}
 	switch c.Purpose {

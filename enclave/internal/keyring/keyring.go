@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,18 +58,37 @@ type Keyring struct {
 	where place
 	role  string
 
-	recipient *rsa.PrivateKey // what KMS encrypts to; lives as long as the Keyring
-	spki      []byte          // its public half, for the attestation document
+	recipient func() (recipient, error) // made meanwhile; lives as long as the Keyring
 }
 
-// New returns a Keyring for cfg. It makes the key pair that KMS will encrypt to, and
+// recipient is what KMS encrypts to.
+type recipient struct {
+	key  *rsa.PrivateKey
+	spki []byte // its public half, for the attestation document
+}
+
+func makeRecipient() (r recipient, err error) {
+	if r.key, err = rsa.GenerateKey(rand.Reader, recipientBits); err == nil {
+		r.spki, err = x509.MarshalPKIXPublicKey(&r.key.PublicKey)
+	}
+	if err != nil {
+		return r, fmt.Errorf("%w: making a key pair for KMS: %w", ErrConfig, err)
+	}
+	return r, nil
+}
+
+// New returns a Keyring for cfg. It begins to make the key pair that KMS will encrypt to, and
 // speaks to nobody yet: call Inspect before anything else. Errors match ErrConfig.
 func New(cfg Config) (*Keyring, error) {
 	where, err := parseKey(cfg.KeyARN)
 	if err != nil {
 		return nil, err
 	}
-	return newKeyring(cfg, where)
+	k, err := newKeyring(cfg, where)
+	if err == nil {
+		go func() { _, _ = k.recipient() }() // whoever needs it first waits for it, and hears its error
+	}
+	return k, err
 }
 
 func newKeyring(cfg Config, where place) (*Keyring, error) {
@@ -82,13 +102,7 @@ func newKeyring(cfg Config, where place) (*Keyring, error) {
 	if err := k.connect(cfg); err != nil {
 		return nil, err
 	}
-	var err error
-	if k.recipient, err = rsa.GenerateKey(rand.Reader, recipientBits); err != nil {
-		return nil, fmt.Errorf("%w: making a key pair for KMS: %w", ErrConfig, err)
-	}
-	if k.spki, err = x509.MarshalPKIXPublicKey(&k.recipient.PublicKey); err != nil {
-		return nil, fmt.Errorf("%w: making a key pair for KMS: %w", ErrConfig, err)
-	}
+	k.recipient = sync.OnceValues(makeRecipient)
 	return k, nil
 }
 

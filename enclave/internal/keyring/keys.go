@@ -125,7 +125,11 @@ func (k *Keyring) prepare(c Context) (map[string]string, *types.RecipientInfo, e
 	if err != nil {
 		return nil, nil, err
 	}
-	doc, err := k.nsm.Attest(nsm.Request{PublicKey: k.spki})
+	to, err := k.recipient()
+	if err != nil {
+		return nil, nil, err
+	}
+	doc, err := k.nsm.Attest(nsm.Request{PublicKey: to.spki})
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrAttest, err)
 	}
@@ -144,7 +148,11 @@ func (k *Keyring) open(keyID *string, plaintext, sealed []byte) (secret.Bytes, e
 		clear(plaintext)
 		return secret.Bytes{}, fmt.Errorf("%w: it holds a key in plain", ErrAnswer)
 	}
-	out, err := cms.Open(sealed, k.recipient)
+	to, err := k.recipient()
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	out, err := cms.Open(sealed, to.key)
 	if err != nil {
 		return secret.Bytes{}, fmt.Errorf("%w: %w", ErrAnswer, err)
 	}

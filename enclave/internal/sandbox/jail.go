@@ -47,6 +47,9 @@ func (s *Sandbox) Start(ctx context.Context, spec Spec) (*Jail, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if !spec.Check {
+		s.using.Do(func() { close(s.used) })
+	}
 	select {
 	case <-s.quit:
 		return nil, ErrClosed

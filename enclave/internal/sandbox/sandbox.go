@@ -81,6 +81,8 @@ type Sandbox struct {
 	spawn      chan spawnRequest
 	quit       chan struct{} // closed by Close
 	ready      chan *Jail    // built, and waiting for what they are to become
+	used       chan struct{} // closed by the first function
+	using      sync.Once
 
 	building sync.WaitGroup // builders, and whoever builds a jail
 	renewing sync.Mutex
@@ -97,7 +99,7 @@ func New(cfg Config) (*Sandbox, error) {
 	if cfg.Spare == 0 {
 		cfg.Spare = runtime.NumCPU() + 2
 	}
-	s := &Sandbox{cfg: cfg, spawn: make(chan spawnRequest), quit: make(chan struct{}), ready: make(chan *Jail, cfg.Spare), jails: map[*Jail]struct{}{}}
+	s := &Sandbox{cfg: cfg, spawn: make(chan spawnRequest), quit: make(chan struct{}), used: make(chan struct{}), ready: make(chan *Jail, cfg.Spare), jails: map[*Jail]struct{}{}}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.dir))
 	}
@@ -114,8 +116,8 @@ func New(cfg Config) (*Sandbox, error) {
 	if err := s.missing(); err != nil && !cfg.AllowDegraded {
 		return nil, errors.Join(err, s.Close())
 	}
-	for range builders {
-		s.building.Go(s.build)
+	for n := range builders {
+		s.building.Go(func() { s.build(n == 0) })
 	}
 	return s, nil
 }
@@ -177,9 +179,17 @@ func currentCgroups(dir string) *cgroups {
 	return c
 }
 
-// build keeps the pool of waiting jails full.
-func (s *Sandbox) build() {
-	for {
+// build keeps the pool of waiting jails full. Before the first function only one builder builds, and one jail: the machine is busy
+// with its start.
+func (s *Sandbox) build(one bool) {
+	for ; ; one = false {
+		if !one {
+			select {
+			case <-s.used:
+			case <-s.quit:
+				return
+			}
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), setupTime)
 		j, err := s.newJail(ctx)
 		cancel()

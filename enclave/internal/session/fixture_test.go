@@ -192,8 +192,9 @@ func setup(t *testing.T, change ...func(*session.Config)) *fixture {
 	}
 	t.Cleanup(v.Close)
 	cfg := session.Config{ReceiptKey: f.enclave.ReceiptKey, Now: time.Now, Config: f.enclave.Config, Birth: f.enclave.Birth,
-		Python: "3.11", Platform: "linux-x86_64", NSM: nsm.New(f.module), Tokens: f.tokens, Vault: v, Functions: f.functions, SigningKey: signingKey(),
-		Limits: limits, Log: event.New(f.logs), Timeouts: session.Timeouts{Tick: 5 * time.Millisecond, Linger: 200 * time.Millisecond}}
+		Python: "3.11", Platform: "linux-x86_64", NSM: nsm.New(f.module), Tokens: f.tokens, Vault: v, Functions: f.functions,
+		SigningKey: func() (*rsa.PrivateKey, error) { return signingKey(), nil },
+		Limits:     limits, Log: event.New(f.logs), Timeouts: session.Timeouts{Tick: 5 * time.Millisecond, Linger: 200 * time.Millisecond}}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -56,8 +56,9 @@ type Config struct {
 	Tokens    Tokens
 	Vault     *vault.Vault
 	Functions Functions
-	// SigningKey signs v1 checksums, ReceiptKey v2 receipts. They live as long as the enclave.
-	SigningKey *rsa.PrivateKey
+	// SigningKey returns what signs v1 checksums, when it is made; ReceiptKey signs v2 receipts. They live as long as
+	// the enclave.
+	SigningKey func() (*rsa.PrivateKey, error)
 	ReceiptKey ed25519.PrivateKey
 	// Now is the security module's time, without a request to it.
 	Now func() time.Time
@@ -84,7 +85,6 @@ type Server struct {
 	lobby      lobby
 	strangers  memory // of connections that are not admitted
 	seats      seats
-	signingDER []byte // PKCS#1 of SigningKey's public half
 	receiptDER []byte // SPKI of ReceiptKey's
 	routes     http.Handler
 	sessions   sync.WaitGroup
@@ -114,7 +114,7 @@ func New(cfg Config) (*Server, error) {
 	t.Tick = orDefault(t.Tick, time.Second)
 	s := &Server{cfg: cfg, log: cfg.Log, lobby: lobby{patience: t.Patience}, strangers: memory{budget: all},
 		seats:      seats{budget: all, free: cfg.MaxSessions, tenants: make(map[vault.Holder]*tenant)},
-		signingDER: x509.MarshalPKCS1PublicKey(&cfg.SigningKey.PublicKey), receiptDER: receiptDER}
+		receiptDER: receiptDER}
 	s.routes = s.handler()
 	return s, nil
 }

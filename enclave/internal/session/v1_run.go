@@ -48,7 +48,7 @@ func (s *Server) runV1(ctx context.Context, c *channel, who caller, rec *vault.R
 	}
 	prog := s.program(fn, who)
 	defer prog.close()
-	key, err := c.introduce(nonce, wire.UserDataV1{FuncChecksum: prog.checksum[:], KeyChecksum: c.v.policySum(), SignatureKey: s.signingDER})
+	key, err := c.introduceSigner(nonce, wire.UserDataV1{FuncChecksum: prog.checksum[:], KeyChecksum: c.v.policySum()})
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,11 @@ func (c *channel) invoke(ctx context.Context, prog *program, plain []byte) error
 		return err
 	}
 	sums := seal.Checksums{Input: sum, Function: prog.checksum, Output: sha256.Sum256(out.bytes())}
-	sig, err := seal.SignChecksums(s.cfg.SigningKey, sums)
+	signer, err := s.cfg.SigningKey()
+	if err != nil {
+		return fmt.Errorf("making the signing key: %w", err)
+	}
+	sig, err := seal.SignChecksums(signer, sums)
 	if err != nil {
 		return err
 	}

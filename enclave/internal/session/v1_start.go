@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -67,4 +68,14 @@ func (c *channel) introduce(nonce []byte, data wire.UserDataV1) (*seal.SessionKe
 		return nil, err
 	}
 	return key, c.send(wire.AttestationV1{Type: wire.TypeAttestation, Message: doc})
+}
+
+// introduceSigner names the key in the document, too, that signs results.
+func (c *channel) introduceSigner(nonce []byte, data wire.UserDataV1) (*seal.SessionKey, error) {
+	signer, err := c.v.s.cfg.SigningKey()
+	if err != nil {
+		return nil, fmt.Errorf("making the signing key: %w", err)
+	}
+	data.SignatureKey = x509.MarshalPKCS1PublicKey(&signer.PublicKey)
+	return c.introduce(nonce, data)
 }

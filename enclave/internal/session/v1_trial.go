@@ -29,7 +29,7 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 	if err != nil {
 		return err
 	}
-	key, err := c.introduce(nonce, wire.UserDataV1{KeyChecksum: c.v.policySum(), SignatureKey: s.signingDER})
+	key, err := c.introduceSigner(nonce, wire.UserDataV1{KeyChecksum: c.v.policySum()})
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ const (
 	LayerMissing   = "a layer of the jail cannot be had"
 	Inspected      = "key inspected"
 	InspectFailed  = "key inspection failed"
+	JailsReady     = "jails ready"
 	Serving        = "serving"
 	Suspended      = "serving stopped"
 	BirthDelivered = "birth document delivered"
@@ -47,7 +48,7 @@ const (
 
 func messageKnown(m string) bool {
 	switch m {
-	case Starting, Measured, LayerMissing, Inspected, InspectFailed, Serving, Suspended, BirthDelivered,
+	case Starting, Measured, LayerMissing, Inspected, InspectFailed, JailsReady, Serving, Suspended, BirthDelivered,
 		SessionEnded, Refused, Panicked, ClockFailed, Stopping, Stopped, MachineReady, MachineEnding, TLSServing, TLSFailed:
 		return true
 	}
