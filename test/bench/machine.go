@@ -24,7 +24,7 @@ var stages = []struct{ message, name string }{
 	{"enclave: machine ready", "kernel, ramdisk, PID 1"},
 	{"enclave: runtime starting", "runtime loaded"},
 	{"enclave: trust measured and locked", "configured and measured"},
-	{"enclave: key inspected", "keys made, KMS asked, Python up"},
+	{"enclave: jails ready", "Python up, KMS asked meanwhile"},
 	{"enclave: serving", "listening"},
 }
 

@@ -57,7 +57,7 @@ func main() {
 
 // pid1 is the machine around the runtime in QEMU.
 func pid1() machine.Config {
-	return machine.Config{Entropy: machine.VirtioEntropy, Args: []string{"cape-runtime-dev", "--scratch", machine.Scratch}, Stderr: true}
+	return machine.Config{Entropy: machine.VirtioEntropy, Args: []string{"cape-runtime-dev", "--scratch", machine.Scratch, "--worker", "/usr/lib/cape"}, Stderr: true}
 }
 
 // parseFlags returns the parts, and whether only the layers of the jail are asked for.
@@ -65,6 +65,7 @@ func parseFlags(args []string) (boot.Parts, bool, error) {
 	f := flag.NewFlagSet("cape-runtime-dev", flag.ContinueOnError)
 	links := f.String("links", "", "directory of the unix sockets that stand in for vsock; empty: AF_VSOCK to CID 2")
 	python := f.String("python", "/usr/bin/python3", "interpreter for functions, 3.9 or newer")
+	worker := f.String("worker", "", "directory of the worker's files, compiled for the interpreter; empty: the runtime writes its own")
 	scratch := f.String("scratch", "", "directory for the runtime alone, better in memory")
 	mount := f.Bool("mount-scratch", false, "mount a file system in memory on the scratch directory: only in a mount namespace of the runtime's own")
 	layers := f.Bool("layers", false, "print which layers of the jail this machine has, as JSON, and end")
@@ -85,7 +86,7 @@ func parseFlags(args []string) (boot.Parts, bool, error) {
 	}
 	return boot.Parts{
 		Network: network, SetClock: setClock, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
-		Python: *python, Scratch: *scratch, Degraded: true, Log: os.Stdout,
+		Python: *python, Worker: *worker, Scratch: *scratch, Degraded: true, Log: os.Stdout,
 	}, *layers, nil
 }
 

@@ -20,8 +20,11 @@ import (
 	"github.com/cape-functions/cape/vsock"
 )
 
-// python is what the image holds.
-const python = "/usr/bin/python3"
+// What the image holds: the interpreter, and the worker's files compiled for it.
+const (
+	python = "/usr/bin/python3"
+	worker = "/usr/lib/cape"
+)
 
 func main() {
 	os.Clearenv()
@@ -48,6 +51,7 @@ func parts() boot.Parts {
 		Endpoints: endpoints,
 		SetClock:  machine.SetClock,
 		Python:    python,
+		Worker:    worker,
 		Scratch:   machine.Scratch,
 		Log:       os.Stdout,
 	}

@@ -26,6 +26,8 @@ type Parts struct {
 	SetClock func(time.Time) error
 	// Python is the interpreter, Scratch a directory in memory for the runtime alone.
 	Python, Scratch string
+	// Worker is the folder of the image's compiled copy of package python; empty: there is none.
+	Worker string
 	// Degraded goes on where a layer of the jail cannot be had.
 	Degraded bool
 	// Log gets the closed list of events, as JSON lines: the host reads it.

@@ -185,7 +185,8 @@ func (r *runtime) handlers() (*handler.Host, error) {
 			return nil, fmt.Errorf("preparing scratch directory: %w", err)
 		}
 	}
-	host, err := handler.New(handler.Config{Python: r.parts.Python, Scratch: dirs["handler"], Trees: dirs["vault"], AllowDegraded: r.parts.Degraded})
+	host, err := handler.New(handler.Config{Python: r.parts.Python, Worker: r.parts.Worker, Scratch: dirs["handler"], Trees: dirs["vault"],
+		AllowDegraded: r.parts.Degraded})
 	if err != nil {
 		return nil, err
 	}

@@ -369,14 +369,14 @@ func TestInterpreter(t *testing.T) {
 	}
 	private := t.TempDir()
 	for _, dir := range []string{"/", "/root", private, filepath.Dir(private)} {
-		i := &interpreter{Prefixes: []string{dir}}
+		i := &interpreter{Folders: []string{dir}}
 		if got, err := i.directories(private); !errors.Is(err, ErrPython) {
 			t.Errorf("directories with %s = %v, %v; want ErrPython", dir, got, err)
 		}
 	}
-	for _, v := range [][]int{{2, 7}, {3, 8}, {4, 0}, nil} {
+	for _, v := range []string{"2.7", "3.8", "4.0", "3", "3.x", ""} {
 		if err := (&interpreter{Version: v, Executable: "/usr/bin/python"}).validate(); !errors.Is(err, ErrPython) {
-			t.Errorf("version %v: %v", v, err)
+			t.Errorf("version %q: %v", v, err)
 		}
 	}
 }

@@ -21,11 +21,11 @@ import (
 type Host struct {
 	sandbox *sandbox.Sandbox
 	python  *interpreter
-	dir     string // the files of package python
+	dir     string // the files of package python, where they are not the image's
 	spares  *spares
 }
 
-// New asks the interpreter where it lives, writes its files below Scratch, starts
+// New asks the interpreter where it lives, writes the worker's files below Scratch, starts
 // the fork server, and tries it once. Errors: ErrPython, sandbox's.
 func New(cfg Config) (*Host, error) {
 	py, err := ask(cfg.Python)
@@ -36,20 +36,23 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(cfg.Scratch, "python-")
-	if err != nil {
-		return nil, fmt.Errorf("making room for the worker's files: %w", err)
-	}
-	h := &Host{python: py, dir: dir}
-	if err := errors.Join(os.Chmod(dir, 0o755), python.Write(dir)); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	h := &Host{python: py}
+	dir := cfg.Worker
+	if dir == "" {
+		if dir, err = os.MkdirTemp(cfg.Scratch, "python-"); err != nil {
+			return nil, fmt.Errorf("making room for the worker's files: %w", err)
+		}
+		h.dir = dir
+		if err := errors.Join(os.Chmod(dir, 0o755), python.Write(dir)); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
 	}
 	server := append(append([]string{py.Executable}, flags()...), filepath.Join(dir, python.Server))
 	h.sandbox, err = sandbox.New(sandbox.Config{
 		Dir: cfg.Scratch, Trees: cfg.Trees, Server: server, ReadOnly: show, AllowDegraded: cfg.AllowDegraded,
 	})
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return nil, errors.Join(err, h.remove())
 	}
 	h.spares = newSpares(h)
 	ctx, cancel := context.WithTimeout(context.Background(), wire.HandlerStart)
@@ -64,9 +67,7 @@ func New(cfg Config) (*Host, error) {
 func (h *Host) Layers() []sandbox.Layer { return h.sandbox.Layers() }
 
 // Python is the interpreter's version in the form of wire.Release: "3.11".
-func (h *Host) Python() string {
-	return fmt.Sprintf("%d.%d", h.python.Version[0], h.python.Version[1])
-}
+func (h *Host) Python() string { return h.python.Version }
 
 // Platform is the interpreter's platform in the form of wire.Release: "linux-x86_64".
 func (h *Host) Platform() string { return h.python.Platform }
@@ -74,7 +75,15 @@ func (h *Host) Platform() string { return h.python.Platform }
 // Close ends all processes and removes what was written.
 func (h *Host) Close() error {
 	h.spares.close()
-	return errors.Join(h.sandbox.Close(), os.RemoveAll(h.dir))
+	return errors.Join(h.sandbox.Close(), h.remove())
+}
+
+// remove removes what New has written.
+func (h *Host) remove() error {
+	if h.dir == "" {
+		return nil
+	}
+	return os.RemoveAll(h.dir)
 }
 
 // Yield ends one function's spares, which hold its folder, as a newcomer would; false when there are none to end.

@@ -3,12 +3,12 @@ package handler
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,35 +16,27 @@ import (
 // interpreter is what a Python said about itself.
 type interpreter struct {
 	Executable string
-	Version    []int    // major, minor
-	Platform   string   // sysconfig.get_platform()
-	Prefixes   []string // where its parts live
-	Libraries  []string // shared objects it has loaded
+	Version    string   // "3.11"
+	Platform   string   // as sysconfig.get_platform() has it
+	Folders    []string // where its parts and the shared objects that it has loaded live
 }
 
 // question is run once, outside any jail, by an interpreter that is trusted as
 // the runtime itself is: both are measured. In a virtual environment it names the interpreter
-// that the environment was made from.
+// that the environment was made from. It imports nothing that an interpreter has not imported anyway.
 const question = `
-import json, os, sys, sysconfig
+import os, sys
 exe = getattr(sys, "_base_executable", None) or sys.executable
-libs = set()
+dirs = {sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), os.path.dirname(exe), os.path.dirname(os.path.realpath(exe))}
 try:
     with open("/proc/self/maps") as maps:
         for line in maps:
             path = line.split(None, 5)[5:]
             if path and path[0].startswith("/") and ".so" in path[0]:
-                libs.add(path[0].strip())
+                dirs.add(os.path.dirname(path[0].strip()))
 except OSError:
     pass
-print(json.dumps({
-    "Executable": exe,
-    "Version": list(sys.version_info[:2]),
-    "Platform": sysconfig.get_platform(),
-    "Prefixes": [sys.base_prefix, sys.base_exec_prefix, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"),
-                 os.path.dirname(exe), os.path.dirname(os.path.realpath(exe))],
-    "Libraries": sorted(libs),
-}))
+print(exe, "%d.%d" % sys.version_info[:2], os.uname().sysname.lower() + "-" + os.uname().machine, *sorted(dirs), sep="\0", end="")
 `
 
 // flags keep everything but the standard library and the program itself away
@@ -76,16 +68,18 @@ func ask(python string) (*interpreter, error) {
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("%w: asking %s where it lives: %w", ErrPython, path, err)
 	}
-	var i interpreter
-	if err := json.Unmarshal(out.Bytes(), &i); err != nil {
+	said := strings.Split(out.String(), "\x00")
+	if len(said) < 3 {
 		return nil, fmt.Errorf("%w: %s did not say where it lives", ErrPython, path)
 	}
-	return &i, i.validate()
+	i := &interpreter{Executable: said[0], Version: said[1], Platform: said[2], Folders: said[3:]}
+	return i, i.validate()
 }
 
 func (i *interpreter) validate() error {
-	if len(i.Version) != 2 || i.Version[0] != 3 || i.Version[1] < 9 {
-		return fmt.Errorf("%w: version %v, but 3.9 or newer is needed", ErrPython, i.Version)
+	minor, ok := strings.CutPrefix(i.Version, "3.")
+	if n, err := strconv.Atoi(minor); !ok || err != nil || n < 9 {
+		return fmt.Errorf("%w: version %s, but 3.9 or newer is needed", ErrPython, i.Version)
 	}
 	if !filepath.IsAbs(i.Executable) {
 		return fmt.Errorf("%w: it does not know its own path", ErrPython)
@@ -96,32 +90,21 @@ func (i *interpreter) validate() error {
 // directories lists what a jail must show to run the interpreter. It refuses an
 // interpreter that lives in a directory with much else, above all private.
 func (i *interpreter) directories(private string) ([]string, error) {
-	var dirs []string
-	for _, d := range i.Prefixes {
-		if filepath.IsAbs(d) {
-			dirs = append(dirs, filepath.Clean(d))
-		}
-	}
-	for _, lib := range i.Libraries {
-		dirs = append(dirs, filepath.Dir(lib))
-	}
-	slices.Sort(dirs)
-	dirs = slices.Compact(dirs)
 	private, err := filepath.EvalSymlinks(private)
 	if err != nil {
 		return nil, err
 	}
 	var shown []string
-	for _, d := range dirs {
+	for _, d := range i.Folders {
 		real, err := filepath.EvalSymlinks(d)
-		if err != nil {
+		if err != nil || !filepath.IsAbs(d) {
 			continue // a path it would look in, but that is not there
 		}
 		if slices.Contains([]string{"/", "/root", "/home", "/etc", "/var", "/tmp", "/run", "/dev", "/proc", "/sys"}, real) ||
 			private == real || strings.HasPrefix(private, real+"/") {
 			return nil, fmt.Errorf("%w: it lives in %s, which holds what functions must not see; use one in a folder of its own", ErrPython, real)
 		}
-		shown = append(shown, d)
+		shown = append(shown, filepath.Clean(d))
 	}
 	return shown, nil
 }

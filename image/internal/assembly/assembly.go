@@ -53,6 +53,7 @@ type work struct {
 	cmdline  string
 	apt      *debian.Apt // nil until something must be fetched
 	tmp      string
+	worker   *rootfs.Tree
 }
 
 func (o Options) file(name string) string { return filepath.Join(o.Root, "image", name) }
@@ -123,8 +124,11 @@ func (w *work) kernel(ctx context.Context) (kernel.Kernel, string, error) {
 	return k, sum, err
 }
 
-// base makes the base ramdisk and returns it with its digest.
+// base makes the base ramdisk and returns it with its digest. The worker's files are compiled with it.
 func (w *work) base(ctx context.Context) (*rootfs.Tree, string, error) {
+	if err := w.readWorker(); err != nil {
+		return nil, "", err
+	}
 	if err := w.fetch(ctx, w.lock.Packages); err != nil {
 		return nil, "", err
 	}
@@ -132,11 +136,27 @@ func (w *work) base(ctx context.Context) (*rootfs.Tree, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	if err := errors.Join(t.CheckLinks(), t.Compile(ctx, w.tmp)); err != nil {
+	if err := errors.Join(t.CheckLinks(), t.Compile(ctx, w.tmp, w.worker)); err != nil {
 		return nil, "", err
 	}
 	sum, err := t.SHA256()
 	return t, sum, err
+}
+
+// readWorker reads what the runtimes embed, too: package python.
+func (w *work) readWorker() error {
+	names, err := filepath.Glob(filepath.Join(w.Root, "enclave", "python", "*.py"))
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{}
+	for _, name := range names {
+		if files[filepath.Base(name)], err = os.ReadFile(name); err != nil {
+			return err
+		}
+	}
+	w.worker, err = rootfs.Worker(files)
+	return err
 }
 
 // same compares a part with the lock file.

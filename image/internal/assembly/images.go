@@ -78,7 +78,7 @@ func (w *work) compile(ctx context.Context, i *image) error {
 	if i.info.GoVersion != w.lock.Go {
 		return fmt.Errorf("%w: %s was compiled by %s, not by %s", ErrDiffers, i.name, i.info.GoVersion, w.lock.Go)
 	}
-	i.ours, err = rootfs.Ours(i.runtime)
+	i.ours, err = rootfs.Ours(i.runtime, w.worker)
 	return err
 }
 

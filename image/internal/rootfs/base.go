@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -172,8 +173,22 @@ func (t *Tree) addSystem() error {
 	return nil
 }
 
-// Ours makes the second tree: the runtime, which is the first process.
-func Ours(runtime []byte) (*Tree, error) {
+// workerFolder is where the runtimes look for the files that they run in Python.
+const workerFolder = "usr/lib/cape/"
+
+// Worker makes the tree of the files that the runtimes run in Python, by name. The base compiles them.
+func Worker(files map[string][]byte) (*Tree, error) {
 	t := newTree()
+	for name, data := range files {
+		if err := t.add(ours, cpio.Entry{Name: workerFolder + name, Mode: cpio.Regular | 0o644, Data: data}); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// Ours makes the second tree: the runtime, which is the first process, and its worker's files.
+func Ours(runtime []byte, worker *Tree) (*Tree, error) {
+	t := &Tree{files: maps.Clone(worker.files), owner: maps.Clone(worker.owner)}
 	return t, t.add(ours, cpio.Entry{Name: "init", Mode: cpio.Regular | 0o755, Data: runtime})
 }

@@ -19,21 +19,20 @@ import (
 const compile = `
 import bz2, ctypes, decimal, hashlib, json, lzma, mmap, multiprocessing.synchronize, sqlite3, ssl, uuid, xml.etree.ElementTree, zlib, zoneinfo
 import os, py_compile
-names = []
-for folder, folders, files in os.walk("/usr/lib/python` + Python + `"):
-    names += [os.path.join(folder, f) for f in files if f.endswith(".py")]
-for name in sorted(names):
+def modules(top):
+    return sorted(os.path.join(folder, f) for folder, folders, files in os.walk(top) for f in files if f.endswith(".py"))
+for name in modules("/usr/lib/python` + Python + `") + modules("/` + workerFolder + `"):
     py_compile.compile(name, doraise=True, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
 `
 
-// Compile adds compiled modules to a base, made by the base's own interpreter in a room below dir.
-func (t *Tree) Compile(ctx context.Context, dir string) error {
+// Compile adds compiled modules to a base and to the worker's files, made by the base's own interpreter in a room below dir.
+func (t *Tree) Compile(ctx context.Context, dir string, worker *Tree) error {
 	root, err := os.MkdirTemp(dir, ".base-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(root)
-	if err := t.unpack(root); err != nil {
+	if err := errors.Join(t.unpack(root), worker.unpack(root)); err != nil {
 		return err
 	}
 	var said bytes.Buffer
@@ -44,7 +43,7 @@ func (t *Tree) Compile(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("compiling Python's modules: %w\n%s", err, said.String())
 	}
-	return t.addCompiled(root)
+	return errors.Join(t.addCompiled(root, stdlib), worker.addCompiled(root, workerFolder))
 }
 
 // unpack writes the tree to a folder: files and links, no devices.
@@ -54,7 +53,7 @@ func (t *Tree) unpack(root string) error {
 		var err error
 		switch e.Mode &^ 0o7777 {
 		case cpio.Dir:
-			err = os.Mkdir(at, 0o755)
+			err = os.MkdirAll(at, 0o755)
 		case cpio.Regular:
 			err = os.WriteFile(at, e.Data, os.FileMode(e.Mode&0o755))
 		case cpio.Symlink:
@@ -67,9 +66,9 @@ func (t *Tree) unpack(root string) error {
 	return nil
 }
 
-func (t *Tree) addCompiled(root string) error {
+func (t *Tree) addCompiled(root, folder string) error {
 	count := 0
-	err := filepath.WalkDir(filepath.Join(root, stdlib), func(at string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(root, folder), func(at string, d fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(at, ".pyc") {
 			return err
 		}

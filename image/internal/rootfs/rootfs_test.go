@@ -120,8 +120,15 @@ func TestSystem(t *testing.T) {
 			t.Errorf("%s: %o, not %o", name, f.files[name].Mode, mode)
 		}
 	}
-	runtime, err := Ours([]byte("binary"))
-	if err != nil || runtime.files["init"].Mode != cpio.Regular|0o755 {
+	python, err := Worker(map[string][]byte{"server.py": []byte("pass\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime, err := Ours([]byte("binary"), python)
+	if err != nil || runtime.files["init"].Mode != cpio.Regular|0o755 || runtime.files["usr/lib/cape/server.py"].Mode != cpio.Regular|0o644 {
 		t.Errorf("%v %v", runtime, err)
+	}
+	if _, there := python.files["init"]; there {
+		t.Error("one runtime's tree is the other's too")
 	}
 }
