@@ -166,6 +166,56 @@ func TestSparesNotOfBroken(t *testing.T) {
 	}
 }
 
+// TestSparesAgainstGreed: one owner's many functions, whose imports take long and much, do not keep another's from its spare.
+func TestSparesAgainstGreed(t *testing.T) {
+	h, honest, _ := spareHost(t, slow)
+	if !h.sandbox.Freezes() {
+		return // there are none
+	}
+	honest.Owner = "honest"
+	stop, ended := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int32
+	greedy := make([]Options, spareFunctions+2)
+	for i := range greedy {
+		app := "import os, time\ntime.sleep(.4)\nkeep = os.urandom(20 << 20)\nopen('/tmp/x', 'wb').write(keep)\ndef cape_handler(x): return x"
+		greedy[i] = Options{Tree: tree(t, map[string]string{"app.py": app}), Work: "fn", Owner: "greedy", Hold: honest.Hold}
+	}
+	go func() {
+		defer close(ended)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			p, err := h.Start(t.Context(), greedy[i%len(greedy)])
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := invoke(t, p, "x"); err != nil {
+				t.Error(err)
+			}
+			p.Close()
+			calls.Add(1)
+		}
+	}()
+	defer func() { close(stop); <-ended }()
+	eventually(t, "every place is taken", func() bool { return calls.Load() > spareFunctions })
+	key := keyOf(Options{Tree: honest.Tree, Work: honest.Work, Limits: withDefaults(honest.Limits)})
+	for range 3 {
+		if _, _, err := once(t, h, honest); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a spare waits", func() bool {
+			h.spares.mu.Lock()
+			defer h.spares.mu.Unlock()
+			p := h.spares.pools[key]
+			return p != nil && len(p.ready) > 0
+		})
+	}
+}
+
 func TestSparesWanted(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
