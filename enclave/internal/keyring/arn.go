@@ -41,16 +41,6 @@ func (p place) endpoints() (kms, sts string, err error) {
 	return "https://kms." + p.region + "." + suffix, "https://sts." + p.region + "." + suffix, nil
 }
 
-// Endpoints returns the URLs at which AWS serves the key with that ARN: KMS's and STS's.
-// Errors match ErrConfig.
-func Endpoints(keyARN string) (kms, sts string, err error) {
-	p, err := parseKey(keyARN)
-	if err != nil {
-		return "", "", err
-	}
-	return p.endpoints()
-}
-
 // sameRole tells whether the identity that STS told is the role or a session of it:
 // arn:P:sts::ACCOUNT:assumed-role/NAME/SESSION. A session's ARN lacks the role's path;
 // within an account, names of roles are unique whatever the path.
