@@ -51,6 +51,11 @@ func (h *Host) judge(ctx context.Context, source []byte) (verdict string, ok boo
 	if err != nil {
 		return "", false, err
 	}
+	return examine(ctx, jail, source)
+}
+
+// examine is judge in a jail that has become one, and ends it.
+func examine(ctx context.Context, jail *sandbox.Jail, source []byte) (verdict string, ok bool, err error) {
 	defer jail.In.Close()
 	defer jail.Out.Close()
 	stop := context.AfterFunc(ctx, func() { jail.Close() })
@@ -61,8 +66,7 @@ func (h *Host) judge(ctx context.Context, source []byte) (verdict string, ok boo
 	}
 	head := make([]byte, frameHead)
 	putHead(head, kindInput, len(source))
-	_, err = jail.In.Write(head)
-	if err == nil {
+	if _, err = jail.In.Write(head); err == nil {
 		_, err = jail.In.Write(source)
 	}
 	var body []byte

@@ -49,18 +49,24 @@ func New(cfg Config) (*Host, error) {
 	}
 	server := append(append([]string{py.Executable}, flags()...), filepath.Join(dir, python.Server))
 	h.sandbox, err = sandbox.New(sandbox.Config{
-		Dir: cfg.Scratch, Trees: cfg.Trees, Server: server, ReadOnly: show, AllowDegraded: cfg.AllowDegraded,
+		Dir: cfg.Scratch, Trees: cfg.Trees, Server: server, ReadOnly: show, Try: try, AllowDegraded: cfg.AllowDegraded,
 	})
 	if err != nil {
 		return nil, errors.Join(err, h.remove())
 	}
 	h.spares = newSpares(h)
+	return h, nil
+}
+
+// try finds out whether the interpreter runs in a jail.
+func try(jail *sandbox.Jail) error {
 	ctx, cancel := context.WithTimeout(context.Background(), wire.HandlerStart)
 	defer cancel()
-	if err := h.Check(ctx, []byte("def cape_handler(data): return data\n")); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: it does not run in a jail: %w", ErrPython, err), h.Close())
+	verdict, ok, err := examine(ctx, jail, []byte("def cape_handler(data): return data\n"))
+	if err != nil || !ok || verdict != "" {
+		return fmt.Errorf("%w: it does not run in a jail: %w", ErrPython, errors.Join(err, errors.New(verdict)))
 	}
-	return h, nil
+	return nil
 }
 
 // Layers lists the jail's defences, and which of them this machine cannot have.

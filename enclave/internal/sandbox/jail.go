@@ -47,15 +47,13 @@ func (s *Sandbox) Start(ctx context.Context, spec Spec) (*Jail, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if !spec.Check {
-		s.using.Do(func() { close(s.used) })
-	}
 	select {
 	case <-s.quit:
 		return nil, ErrClosed
 	case j := <-s.ready:
 		err := j.become(ctx, spec)
 		if err == nil {
+			s.use(spec)
 			return j, nil
 		}
 		j.Close()
@@ -71,7 +69,15 @@ func (s *Sandbox) Start(ctx context.Context, spec Spec) (*Jail, error) {
 	if err := j.become(ctx, spec); err != nil {
 		return nil, errors.Join(err, ctx.Err(), j.Close())
 	}
+	s.use(spec)
 	return j, nil
+}
+
+// use notes that functions have begun to come.
+func (s *Sandbox) use(spec Spec) {
+	if !spec.Check {
+		s.using.Do(func() { close(s.used) })
+	}
 }
 
 // ownProcs is room for the keeper, which counts as a process too.

@@ -22,12 +22,12 @@ func (s *Sandbox) missing() error {
 }
 
 // probe builds a jail of each kind until one works, and fills in s.layers.
-func (s *Sandbox) probe(whyUsers string) error {
+func (s *Sandbox) probe(whyUsers string) (*Jail, error) {
 	var why error
 	for _, plain := range []bool{false, true} {
 		s.plain, s.copy = plain, plain
 		if err := s.chooseBare(); err != nil {
-			return err
+			return nil, err
 		}
 		j, err := s.probeOnce()
 		if err != nil && !plain && !s.copy && errors.Is(err, errFurnish) {
@@ -36,7 +36,7 @@ func (s *Sandbox) probe(whyUsers string) error {
 		}
 		if err == nil {
 			s.describe(j, why, whyUsers)
-			return nil
+			return j, nil
 		}
 		why = errors.Join(why, err)
 		if s.current != nil {
@@ -44,7 +44,7 @@ func (s *Sandbox) probe(whyUsers string) error {
 			s.current = nil
 		}
 	}
-	return why
+	return nil, why
 }
 
 // chooseBare finds a place for jails without namespaces. The runtime's own
@@ -59,7 +59,7 @@ func (s *Sandbox) chooseBare() (err error) {
 	return os.Chmod(s.bare, 0o711)
 }
 
-// probeOnce builds a jail around an empty function, and runs nothing in it.
+// probeOnce builds a jail around an empty function: a judge of sources.
 func (s *Sandbox) probeOnce() (*Jail, error) {
 	tree, err := os.MkdirTemp(s.trees, "probe-")
 	if err != nil {
@@ -73,7 +73,10 @@ func (s *Sandbox) probeOnce() (*Jail, error) {
 		return nil, err
 	}
 	err = j.become(ctx, Spec{Tree: tree, Name: "probe", Check: true, Limits: Limits{Memory: 256 << 20, Scratch: 1 << 20, Procs: 16}})
-	return j, errors.Join(err, j.Close())
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	return j, nil
 }
 
 // describe turns what building a jail said into the table of layers.

@@ -50,6 +50,8 @@ type Config struct {
 	ReadOnly []string
 	// Spare is how many jails are built ahead; 0: as many as there are processors, and two.
 	Spare int
+	// Try, if set, is given the first jail, a judge of sources, which ends after it; its error is New's.
+	Try func(*Jail) error
 	// AllowDegraded goes on without layers that this machine cannot have. Layers
 	// tells which.
 	AllowDegraded bool
@@ -110,10 +112,17 @@ func New(cfg Config) (*Sandbox, error) {
 		s.whyDevices = err.Error()
 	}
 	go spawner(s.spawn, s.quit)
-	if err := s.probe(whyUsers); err != nil {
+	j, err := s.probe(whyUsers)
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if err := s.missing(); err != nil && !cfg.AllowDegraded {
+	if !cfg.AllowDegraded {
+		err = s.missing()
+	}
+	if err == nil && cfg.Try != nil {
+		err = cfg.Try(j)
+	}
+	if err = errors.Join(err, j.Close()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	for n := range builders {

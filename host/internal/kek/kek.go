@@ -33,7 +33,7 @@ var (
 	// ErrExists: the platform has a key, and there is never a second one.
 	ErrExists = errors.New("the platform has a key already")
 	// ErrBarren: the enclave that was to make the key ended without one.
-	ErrBarren = errors.New("the enclave ended without making a key; its log tells why")
+	ErrBarren = errors.New("the enclave ended without making a key")
 )
 
 // Key is what is known of a KEK.

@@ -8,19 +8,25 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"slices"
 )
 
 // maxLine bounds a line, in bytes.
 const maxLine = 16 << 10
 
+// afterwards is what the first process of a machine says when the runtime has said all.
+var afterwards = []string{"machine ending: runtime", "machine ending: done"}
+
 // Copy reads r to its end, line by line. Lines that are JSON as the runtime
 // writes it keep their level; others are logged at the level plain. It returns
-// what the last line says, for whoever has to tell why an enclave ended.
+// what the last telling line says, for whoever has to tell why an enclave ended.
 func Copy(log *slog.Logger, r io.Reader, plain slog.Level) (last string) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 4096), maxLine)
 	for lines.Scan() {
-		last = line(log, lines.Bytes(), plain)
+		if said := line(log, lines.Bytes(), plain); !slices.Contains(afterwards, said) {
+			last = said
+		}
 	}
 	if lines.Err() != nil { // a line too long: keep reading so that the enclave never blocks
 		if _, err := io.Copy(io.Discard, r); err != nil {
@@ -49,8 +55,10 @@ func line(log *slog.Logger, text []byte, plain slog.Level) string {
 		}
 	}
 	log.Log(context.Background(), level, "enclave: "+message, attrs...)
-	if err, ok := record["error"].(string); ok {
-		message += ": " + err
+	for _, reason := range []string{"stage", "error"} {
+		if text, ok := record[reason].(string); ok {
+			message += ": " + text
+		}
 	}
 	return message
 }

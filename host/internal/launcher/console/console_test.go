@@ -38,8 +38,10 @@ func TestCopy(t *testing.T) {
 func TestLastLine(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "a\nb\n": "b",
-		"a\n" + `{"level":"ERROR","msg":"ending","error":"no key"}`: "ending: no key",
-		`{"msg":"serving","error":7}`:                               "serving",
+		"a\n" + `{"level":"ERROR","msg":"ending","error":"no key"}`:                             "ending: no key",
+		`{"msg":"serving","error":7}`:                                                           "serving",
+		`{"msg":"stopped","stage":"nsm"}` + "\n" + `{"msg":"machine ending","stage":"runtime"}`: "stopped: nsm",
+		`{"msg":"machine ending","stage":"memory"}`:                                             "machine ending: memory",
 	} {
 		if got := console.Copy(slog.New(slog.DiscardHandler), strings.NewReader(in), slog.LevelInfo); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)

@@ -38,18 +38,23 @@ func Layers(ctx context.Context, path, python string) ([]Layer, error) {
 		return nil, err
 	}
 	e := &enclave{dir: dir, log: slog.New(slog.DiscardHandler), more: []string{"--layers"}}
-	output, err := e.spawn(path, py.Executable)
+	output, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer output.Close()
+	cmd, err := e.spawn(path, py.Executable, write)
+	write.Close()
+	if err != nil {
+		return nil, err
+	}
 	if e.memory != "" {
 		defer os.RemoveAll(e.memory)
 	}
-	stop := context.AfterFunc(ctx, func() { e.cmd.Process.Kill() })
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
 	defer stop()
 	text, err := io.ReadAll(io.LimitReader(output, maxLayers))
-	if err := errors.Join(err, e.cmd.Wait()); err != nil {
+	if err := errors.Join(err, cmd.Wait()); err != nil {
 		return nil, fmt.Errorf("asking %s for the layers of its jail: %w: %s", path, err, strings.TrimSpace(string(text)))
 	}
 	var layers []Layer

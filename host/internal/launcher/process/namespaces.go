@@ -3,6 +3,8 @@ package process
 import (
 	"os"
 	"syscall"
+
+	"github.com/cape-functions/cape/host/internal/launcher/child"
 )
 
 // namespaces of the enclave's process: without a network of its own it could
@@ -18,7 +20,8 @@ func namespaceChoices() []uintptr {
 }
 
 func attributes(flags uintptr) *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL, Setsid: true}
+	attr := child.Attributes()
+	attr.Cloneflags = flags
 	if flags&syscall.CLONE_NEWUSER != 0 {
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}

@@ -13,12 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"syscall"
 	"time"
 
@@ -26,15 +25,13 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/devnsm"
 	"github.com/cape-functions/cape/host/internal/launcher"
-	"github.com/cape-functions/cape/host/internal/launcher/console"
+	"github.com/cape-functions/cape/host/internal/launcher/child"
+	"github.com/cape-functions/cape/host/internal/launcher/hub"
 	"github.com/cape-functions/cape/vsock"
 )
 
-// Deadlines of an enclave's life.
-const (
-	startWait = 60 * time.Second // until the session port answers
-	stopWait  = 3 * time.Second  // between SIGTERM and SIGKILL
-)
+// startWait is how long the session port may take to answer.
+const startWait = 60 * time.Second
 
 // Config says what to launch and with whom as its hypervisor.
 type Config struct {
@@ -110,28 +107,29 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 	if err != nil {
 		return nil, err
 	}
-	e := &enclave{log: l.cfg.Log, done: make(chan struct{}), release: wire.Release{
+	e := &enclave{log: l.cfg.Log, release: wire.Release{
 		Measurements: img.measurements(), Revision: l.cfg.Revision, Python: img.py.Version, Platform: img.py.Platform,
 	}}
 	if err := e.makeDir(l.cfg.Dir); err != nil {
-		return nil, err
+		return nil, errors.Join(err, e.cleanUp())
 	}
 	services := map[uint32]func(net.Conn){wire.PortDevNSM: module.Serve}
-	for port, handle := range spec.Services {
-		services[port] = handle
-	}
+	maps.Copy(services, spec.Services)
 	if err := e.listen(services); err != nil {
-		e.cleanUp()
-		return nil, err
+		return nil, errors.Join(err, e.cleanUp())
 	}
-	if err := e.start(l.cfg.Runtime, img.py.Executable); err != nil {
-		e.cleanUp()
-		return nil, err
+	e.Child, err = child.Start(child.Config{
+		Name: "the enclave", Log: e.log, Plain: slog.LevelInfo, Ended: e.cleanUp,
+		Spawn: func(output *os.File) (*exec.Cmd, error) { return e.spawn(l.cfg.Runtime, img.py.Executable, output) },
+	})
+	if err != nil {
+		return nil, errors.Join(err, e.cleanUp())
 	}
 	if spec.Oneshot {
 		return e, nil
 	}
-	if err := e.waitReady(ctx); err != nil {
+	dial := func(ctx context.Context) (net.Conn, error) { return e.Dial(ctx, wire.PortSession) }
+	if err := e.Ready(ctx, startWait, 5*time.Millisecond, dial); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil
@@ -139,23 +137,14 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 
 // enclave is a running runtime.
 type enclave struct {
+	*child.Child
 	log     *slog.Logger
 	dir     string
 	memory  string   // scratch of a runtime without namespaces
 	more    []string // arguments
 	net     vsock.Network
+	hub     *hub.Hub
 	release wire.Release
-	cmd     *exec.Cmd
-
-	done chan struct{}
-	err  error  // set before done is closed
-	last string // the last line of the enclave's log; set before done is closed
-
-	mu        sync.Mutex
-	listeners []net.Listener
-	conns     map[net.Conn]struct{}
-	closed    bool
-	handlers  sync.WaitGroup
 }
 
 func (e *enclave) makeDir(parent string) error {
@@ -175,108 +164,33 @@ func (e *enclave) makeDir(parent string) error {
 
 // listen opens the host's ends of the links before the enclave starts.
 func (e *enclave) listen(services map[uint32]func(net.Conn)) error {
-	e.conns = map[net.Conn]struct{}{}
-	for port, handle := range services {
-		l, err := e.net.Listen(port)
-		if err != nil {
-			return err
-		}
-		e.listeners = append(e.listeners, l)
-		e.handlers.Add(1)
-		go func() {
-			defer e.handlers.Done()
-			e.accept(l, handle)
-		}()
-	}
-	return nil
-}
-
-func (e *enclave) accept(l net.Listener, handle func(net.Conn)) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		e.mu.Lock()
-		if e.closed {
-			e.mu.Unlock()
-			conn.Close()
-			return
-		}
-		e.conns[conn] = struct{}{}
-		e.handlers.Add(1)
-		e.mu.Unlock()
-		go func() {
-			defer e.handlers.Done()
-			defer func() {
-				conn.Close()
-				e.mu.Lock()
-				delete(e.conns, conn)
-				e.mu.Unlock()
-			}()
-			handle(conn)
-		}()
-	}
-}
-
-// start runs the runtime. The thread that starts it stays until it ends: the
-// kernel kills it when that thread, and so caped, is gone.
-func (e *enclave) start(path, python string) error {
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		output, err := e.spawn(path, python)
-		started <- err
-		if err != nil {
-			return
-		}
-		logged, last := make(chan struct{}), ""
-		go func() {
-			defer close(logged)
-			last = console.Copy(e.log, output, slog.LevelInfo)
-		}()
-		err = e.cmd.Wait()
-		select { // an orphan could hold the pipe open
-		case <-logged:
-			e.last = last
-		case <-time.After(time.Second):
-		}
-		output.Close()
-		e.cleanUp()
-		e.err = err
-		close(e.done)
-	}()
-	return <-started
+	const only = 0 // one enclave has these sockets
+	e.hub = hub.New(hub.Config{Log: e.log, Listen: e.net.Listen, Peer: func(net.Conn) (uint32, bool) { return only, true }})
+	_, err := e.hub.Join(only, services)
+	return err
 }
 
 // spawn starts the process in namespaces of its own, or, where the machine
 // refuses those, without; the runtime lists what is missing.
-func (e *enclave) spawn(path, python string) (*os.File, error) {
+func (e *enclave) spawn(path, python string, output *os.File) (*exec.Cmd, error) {
 	var failures error
 	for _, flags := range namespaceChoices() {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		e.cmd = &exec.Cmd{
+		cmd := &exec.Cmd{
 			Path:        path,
 			Args:        e.arguments(python, flags),
 			Env:         []string{},
 			Dir:         "/",
-			Stdout:      w,
-			Stderr:      w,
+			Stdout:      output,
+			Stderr:      output,
 			SysProcAttr: attributes(flags),
 		}
-		err = e.cmd.Start()
-		w.Close()
+		err := cmd.Start()
 		if err == nil {
 			if flags == 0 {
 				e.log.Warn("this machine refuses namespaces: the enclave process can reach the network", "hint", "allow unprivileged user namespaces, or run as root")
 			}
-			return r, nil
+			return cmd, nil
 		}
-		r.Close()
 		failures = errors.Join(failures, err)
 	}
 	return nil, fmt.Errorf("starting %s: %w", path, failures)
@@ -298,54 +212,17 @@ func (e *enclave) arguments(python string, flags uintptr) []string {
 	return append(args, "--scratch", filepath.Join(e.dir, "scratch"))
 }
 
-// waitReady returns when the session port accepts connections.
-func (e *enclave) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startWait)
-	defer cancel()
-	for {
-		if conn, err := e.Dial(ctx, wire.PortSession); err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-e.done:
-			if e.last == "" {
-				return fmt.Errorf("the enclave ended while it started: %w; it said nothing", e.endError())
-			}
-			return fmt.Errorf("the enclave ended while it started: %w; the last line of its log: %.500q", e.endError(), e.last)
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the enclave: %w", ctx.Err())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-func (e *enclave) endError() error {
-	if e.err == nil {
-		return errors.New("exit status 0")
-	}
-	return e.err
-}
-
 // cleanUp closes what the host held open for the enclave and removes its directory.
-func (e *enclave) cleanUp() {
-	e.mu.Lock()
-	e.closed = true
-	for _, l := range e.listeners {
-		l.Close()
+func (e *enclave) cleanUp() error {
+	var errs []error
+	if e.hub != nil {
+		errs = append(errs, e.hub.Close())
 	}
-	for c := range e.conns {
-		c.Close()
+	errs = append(errs, os.RemoveAll(e.dir))
+	if e.memory != "" {
+		errs = append(errs, os.RemoveAll(e.memory))
 	}
-	e.mu.Unlock()
-	e.handlers.Wait()
-	for _, dir := range []string{e.dir, e.memory} {
-		if dir == "" {
-			continue
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			e.log.Warn("removing enclave directory", "error", err)
-		}
-	}
+	return errors.Join(errs...)
 }
 
 // Dial implements launcher.Enclave.
@@ -353,35 +230,5 @@ func (e *enclave) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	return e.net.Dial(ctx, port)
 }
 
-// Done implements launcher.Enclave.
-func (e *enclave) Done() <-chan struct{} { return e.done }
-
-// Err implements launcher.Enclave.
-func (e *enclave) Err() error {
-	select {
-	case <-e.done:
-		return e.err
-	default:
-		return nil
-	}
-}
-
 // Release implements launcher.Enclave.
 func (e *enclave) Release() wire.Release { return e.release }
-
-// Close implements launcher.Enclave.
-func (e *enclave) Close() error {
-	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stopping the enclave: %w", err)
-	}
-	select {
-	case <-e.done:
-		return nil
-	case <-time.After(stopWait):
-	}
-	if err := e.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stopping the enclave: %w", err)
-	}
-	<-e.done
-	return nil
-}

@@ -13,13 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/devnsm"
-	"github.com/cape-functions/cape/host/internal/launcher/console"
+	"github.com/cape-functions/cape/host/internal/launcher/child"
 	"github.com/cape-functions/cape/host/internal/launcher/hub"
 	"github.com/cape-functions/cape/vsock"
 )
@@ -30,7 +28,6 @@ const (
 	startWait  = 5 * time.Minute
 	deviceWait = 10 * time.Second
 	dialWait   = 2 * time.Second // for one try at a guest that may not be up
-	stopWait   = 3 * time.Second // between SIGTERM and SIGKILL
 )
 
 // deviceCID is the guest's where each machine has a device of its own.
@@ -38,6 +35,7 @@ const deviceCID = 16
 
 // enclave is a running machine.
 type enclave struct {
+	*child.Child
 	log     *slog.Logger
 	dir     string
 	cid     uint32
@@ -46,11 +44,8 @@ type enclave struct {
 	net     vsock.Network
 	own     *hub.Hub // of this machine's device
 	member  *hub.Member
+	device  *exec.Cmd // nil where the host's kernel plays it
 	release wire.Release
-	vm      *exec.Cmd
-
-	done chan struct{}
-	err  error // set before done is closed
 }
 
 func (e *enclave) makeDir(parent string) error {
@@ -97,39 +92,16 @@ func (e *enclave) joinKernel(h *hub.Hub, services map[uint32]func(net.Conn), mod
 	return err
 }
 
-// start runs the device and the machine. The thread that starts them stays until they end: the
-// kernel kills them when that thread, and so caped, is gone.
-func (e *enclave) start(device, vm *exec.Cmd) error {
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := e.startDevice(device)
-		var output, write *os.File
-		if err == nil {
-			output, write, err = os.Pipe()
-		}
-		if err != nil {
-			started <- errors.Join(err, stop(device))
-			return
-		}
-		e.vm = vm
-		vm.Stdout, vm.Stderr, vm.SysProcAttr = write, write, dying()
-		err = vm.Start()
-		write.Close()
-		if err != nil {
-			started <- errors.Join(fmt.Errorf("starting %s: %w", vm.Path, err), output.Close(), stop(device))
-			return
-		}
-		started <- nil
-		e.attend(device, output)
-	}()
-	return <-started
-}
-
-// dying processes end with the thread that started them.
-func dying() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+// spawn starts the vsock device and the machine.
+func (e *enclave) spawn(device, vm *exec.Cmd, output *os.File) (*exec.Cmd, error) {
+	if err := e.startDevice(device); err != nil {
+		return nil, err
+	}
+	vm.Stdout, vm.Stderr, vm.SysProcAttr = output, output, child.Attributes()
+	if err := vm.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", vm.Path, err)
+	}
+	return vm, nil
 }
 
 // startDevice starts the vsock device and waits for its socket.
@@ -137,10 +109,11 @@ func (e *enclave) startDevice(device *exec.Cmd) error {
 	if device == nil {
 		return nil
 	}
-	device.SysProcAttr = dying()
+	device.SysProcAttr = child.Attributes()
 	if err := device.Start(); err != nil {
 		return fmt.Errorf("starting %s: %w", device.Path, err)
 	}
+	e.device = device
 	for end := time.Now().Add(deviceWait); ; time.Sleep(5 * time.Millisecond) {
 		if _, err := os.Stat(filepath.Join(e.dir, "control")); err == nil {
 			return nil
@@ -153,7 +126,7 @@ func (e *enclave) startDevice(device *exec.Cmd) error {
 
 // stop ends a process that is not wanted any more.
 func stop(cmd *exec.Cmd) error {
-	if cmd == nil || cmd.Process == nil {
+	if cmd == nil {
 		return nil
 	}
 	err := cmd.Process.Kill()
@@ -164,23 +137,7 @@ func stop(cmd *exec.Cmd) error {
 	return err
 }
 
-// attend passes the console on until the machine has ended, then tidies up.
-func (e *enclave) attend(device *exec.Cmd, output *os.File) {
-	logged := make(chan struct{})
-	go func() {
-		defer close(logged)
-		console.Copy(e.log, output, slog.LevelDebug)
-	}()
-	err := e.vm.Wait()
-	select { // an orphan could hold the pipe open
-	case <-logged:
-	case <-time.After(time.Second):
-	}
-	e.err = errors.Join(err, output.Close(), stop(device), e.cleanUp())
-	close(e.done)
-}
-
-// cleanUp closes the host's ends and removes the directory.
+// cleanUp closes the host's ends, ends the device, and removes the directory.
 func (e *enclave) cleanUp() error {
 	var errs []error
 	if e.member != nil {
@@ -189,66 +146,24 @@ func (e *enclave) cleanUp() error {
 	if e.own != nil {
 		errs = append(errs, e.own.Close())
 	}
-	return errors.Join(append(errs, os.RemoveAll(e.dir))...)
+	return errors.Join(append(errs, stop(e.device), os.RemoveAll(e.dir))...)
 }
 
-// waitReady returns when the session port accepts connections.
-func (e *enclave) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startWait)
+// ready dials the session port. A connection to a guest that is not up may hang.
+func (e *enclave) ready(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	for {
-		try, stop := context.WithTimeout(ctx, dialWait)
-		conn, err := e.Dial(try, wire.PortSession)
-		stop()
-		if err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-e.done:
-			return fmt.Errorf("the machine ended while it started: %w; its log tells why", errors.Join(errEnded, e.err))
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the enclave: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	return e.Dial(ctx, wire.PortSession)
 }
 
-var errEnded = errors.New("its runtime ended")
+// quiet tells whether the runtime ended well after this last line: QEMU ends with status 0 whatever
+// its guest did.
+func quiet(last string) bool { return last == "runtime stopped: done" }
 
 // Dial implements launcher.Enclave.
 func (e *enclave) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	return e.net.Dial(ctx, port)
 }
 
-// Done implements launcher.Enclave.
-func (e *enclave) Done() <-chan struct{} { return e.done }
-
-// Err implements launcher.Enclave.
-func (e *enclave) Err() error {
-	select {
-	case <-e.done:
-		return e.err
-	default:
-		return nil
-	}
-}
-
 // Release implements launcher.Enclave.
 func (e *enclave) Release() wire.Release { return e.release }
-
-// Close implements launcher.Enclave. QEMU ends at once: sessions were drained before.
-func (e *enclave) Close() error {
-	if err := e.vm.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stopping the machine: %w", err)
-	}
-	select {
-	case <-e.done:
-		return nil
-	case <-time.After(stopWait):
-	}
-	if err := e.vm.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("stopping the machine: %w", err)
-	}
-	<-e.done
-	return nil
-}

@@ -12,12 +12,15 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/host/internal/devnsm"
 	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/launcher/child"
 	"github.com/cape-functions/cape/host/internal/launcher/hub"
 	"github.com/cape-functions/cape/image/eif"
 )
@@ -105,7 +108,7 @@ func (l *Launcher) signed(m eif.Measurements) eif.Measurements {
 
 // Launch implements launcher.Launcher.
 func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enclave, error) {
-	e := &enclave{log: l.cfg.Log, done: make(chan struct{})}
+	e := &enclave{log: l.cfg.Log}
 	if err := e.makeDir(l.cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -113,13 +116,19 @@ func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enc
 		return nil, errors.Join(err, e.cleanUp())
 	}
 	l.cfg.Log.Info("a virtual machine starts", "accel", e.accel, "memory_mib", l.cfg.Memory, "cpus", l.cfg.CPUs)
-	if err := e.start(l.command(e)); err != nil {
+	device, vm := l.command(e)
+	var err error
+	e.Child, err = child.Start(child.Config{
+		Name: "the machine", Log: e.log, Plain: slog.LevelDebug, Quiet: quiet, Ended: e.cleanUp,
+		Spawn: func(output *os.File) (*exec.Cmd, error) { return e.spawn(device, vm, output) },
+	})
+	if err != nil {
 		return nil, errors.Join(err, e.cleanUp())
 	}
 	if spec.Oneshot {
 		return e, nil
 	}
-	if err := e.waitReady(ctx); err != nil {
+	if err := e.Ready(ctx, startWait, 50*time.Millisecond, e.ready); err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
 	return e, nil

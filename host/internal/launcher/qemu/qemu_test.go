@@ -22,6 +22,7 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/host/internal/devnsm"
 	"github.com/cape-functions/cape/host/internal/launcher"
+	"github.com/cape-functions/cape/host/internal/launcher/child"
 	"github.com/cape-functions/cape/image/eif"
 )
 
@@ -67,6 +68,11 @@ func playQEMU(args []string) int {
 	}
 	fmt.Println("a kernel's line")
 	fmt.Println(`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"runtime starting"}`)
+	if strings.Contains(behaviour, "ends well") {
+		fmt.Println(`{"msg":"runtime stopped","stage":"done"}`)
+		fmt.Println(`{"msg":"machine ending","stage":"done"}`)
+		return 0
+	}
 	if strings.Contains(behaviour, "ends") {
 		fmt.Println(`{"msg":"machine ending","stage":"entropy"}`)
 		return 0
@@ -218,7 +224,7 @@ func TestLaunch(t *testing.T) {
 	if e.Err() != nil {
 		t.Errorf("it runs, and its error is %v", e.Err())
 	}
-	pids := []int{e.vm.Process.Pid}
+	pids := []int{e.Pid(), e.device.Process.Pid}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +285,8 @@ func TestModule(t *testing.T) {
 func TestLaunchesThatFail(t *testing.T) {
 	t.Run("the machine ends", func(t *testing.T) {
 		l, logs, _ := world(t, "ends, kvm-dies")
-		if _, err := l.Launch(t.Context(), launcher.Spec{}); !errors.Is(err, errEnded) {
+		var e *child.Error
+		if _, err := l.Launch(t.Context(), launcher.Spec{}); !errors.As(err, &e) || !strings.Contains(e.Last, "entropy") {
 			t.Errorf("got %v", err)
 		}
 		if !strings.Contains(logs.String(), "stage=entropy") {
@@ -338,7 +345,7 @@ func TestLaunchesThatFail(t *testing.T) {
 }
 
 func TestOneshot(t *testing.T) {
-	l, _, _ := world(t, "ends, kvm-dies")
+	l, _, _ := world(t, "ends well, kvm-dies")
 	s := spec()
 	s.Oneshot = true
 	e, err := l.Launch(t.Context(), s)
