@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path"
 	"strconv"
@@ -68,11 +69,17 @@ func (s *server) plain() map[string]http.HandlerFunc {
 		"GET /healthz": func(w http.ResponseWriter, _ *http.Request) {
 			reply.JSON(w, http.StatusOK, map[string]string{"status": "ok"})
 		},
-		"GET /readyz":                           s.ready,
-		"GET /v1/releases":                      s.releases,
-		"GET /v1/functions":                     s.authenticated(s.list),
-		"GET /v1/functions/{id}":                s.authenticated(s.show),
-		"DELETE /v1/functions/{id}":             s.authenticated(s.remove),
+		"GET /readyz":               s.ready,
+		"GET /v1/releases":          s.releases,
+		"GET /v1/functions":         s.authenticated(s.list),
+		"GET /v1/functions/{id}":    s.authenticated(s.show),
+		"DELETE /v1/functions/{id}": s.authenticated(s.remove),
+	}
+}
+
+// issuing are the routes of a platform that is its own issuer.
+func (s *server) issuing() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
 		"GET /.well-known/openid-configuration": s.discovery,
 		"GET /.well-known/jwks.json":            s.keySet,
 	}
@@ -82,7 +89,11 @@ func (s *server) plain() map[string]http.HandlerFunc {
 func New(cfg Config) http.Handler {
 	s := &server{cfg}
 	mux := http.NewServeMux()
-	for pattern, h := range s.plain() {
+	routes := s.plain()
+	if cfg.KeySet != nil {
+		maps.Copy(routes, s.issuing())
+	}
+	for pattern, h := range routes {
 		mux.HandleFunc(pattern, s.bounded(h))
 	}
 	for _, pattern := range sessions {

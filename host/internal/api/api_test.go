@@ -364,3 +364,16 @@ func (c *counter) Read(p []byte) (int, error) {
 	c.n += len(p)
 	return len(p), nil
 }
+
+// Where the issuer is somebody else, nobody is told that its keys are here.
+func TestForeignIssuer(t *testing.T) {
+	log := &bytes.Buffer{}
+	h := New(Config{Functions: &fakeStore{}, Verify: verify, Log: slog.New(slog.NewTextHandler(log, nil)), Releases: func() []wire.Release { return nil }, Sessions: http.NotFoundHandler()})
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	f := &fixture{url: s.URL}
+	for _, path := range []string{"/.well-known/jwks.json", "/.well-known/openid-configuration"} {
+		resp, body := f.do(t, http.MethodGet, path, "")
+		wantError(t, resp, body, http.StatusNotFound, wire.CodeNotFound)
+	}
+}

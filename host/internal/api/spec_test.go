@@ -27,7 +27,9 @@ func TestSpecification(t *testing.T) {
 		}
 	}
 	slices.Sort(specified)
-	served := slices.Sorted(maps.Keys((&server{}).plain()))
+	routes := (&server{}).plain()
+	maps.Copy(routes, (&server{}).issuing())
+	served := slices.Sorted(maps.Keys(routes))
 	served = append(served, sessions...)
 	slices.Sort(served)
 	if d := cmp.Diff(served, specified); d != "" {
