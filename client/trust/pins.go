@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/cape-functions/cape/core/attest/policy"
@@ -87,18 +88,39 @@ func EncodedText(encoded []byte) string {
 	return TrustText(t)
 }
 
+// What is shown of a trust: whoever runs an enclave chose it, and what is shown beside it must
+// stay in sight.
+const (
+	maxIssuersShown = 8
+	maxNameShown    = 640 // bytes
+)
+
 // TrustText says in one line whom a runtime believes: its issuers, with where their keys
 // come from or who signs them, and its role.
 func TrustText(t *wire.Trust) string {
 	var parts []string
-	for _, i := range t.Issuers {
+	for n, i := range t.Issuers {
+		if n == maxIssuersShown {
+			parts = append(parts, fmt.Sprintf("%d MORE ISSUERS", len(t.Issuers)-n))
+			break
+		}
 		keys := "keys signed by " + hex.EncodeToString(i.Signer)
 		if i.JWKS != nil {
-			keys = "keys from " + *i.JWKS
+			keys = "keys from " + quoted(*i.JWKS)
 		}
-		parts = append(parts, fmt.Sprintf("issuer %q, %s", i.Iss, keys))
+		parts = append(parts, "issuer "+quoted(i.Iss)+", "+keys)
 	}
-	return strings.Join(append(parts, fmt.Sprintf("role %q", t.Role)), "; ")
+	return strings.Join(append(parts, "role "+quoted(t.Role)), "; ")
+}
+
+// quoted is s in quotes, without anything that could look like a line of ours: addresses and
+// ARNs have no spaces.
+func quoted(s string) string {
+	more := ""
+	if len(s) > maxNameShown {
+		s, more = s[:maxNameShown], "…"
+	}
+	return strings.ReplaceAll(strconv.QuoteToASCII(s), " ", `\x20`) + more
 }
 
 // pinChecks are the lines of a report about what a document commits to.

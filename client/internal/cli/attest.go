@@ -181,11 +181,11 @@ func (a *app) showReport(r *attest.Report, content bool) error {
 		if c.State == policy.NotChecked {
 			left++
 		}
-		b.WriteString(checkLine(state, c.Name, clean(c.Detail)) + "\n")
+		b.WriteString(checkLine(state, c.Name, c.Detail) + "\n")
 	}
 	switch {
 	case r.Err != nil:
-		b.WriteString("The document is not acceptable: " + clean(r.Err.Error()) + "\n")
+		b.WriteString("The document is not acceptable: " + line(r.Err.Error()) + "\n")
 	case left > 0:
 		fmt.Fprintf(&b, "What was checked holds; %d things were not checked.\n", left)
 	default:
@@ -196,15 +196,15 @@ func (a *app) showReport(r *attest.Report, content bool) error {
 
 func documentText(d *shownDocument) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Module      %s\nTime        %s\n", clean(d.ModuleID), d.Timestamp.Format(time.RFC3339Nano))
+	fmt.Fprintf(&b, "Module      %s\nTime        %s\n", line(d.ModuleID), d.Timestamp.Format(time.RFC3339Nano))
 	for _, i := range slices.Sorted(maps.Keys(d.PCRs)) {
 		if pcr := d.PCRs[i]; i <= 2 || !pcr.IsZero() {
 			fmt.Fprintf(&b, "PCR%-8d %s\n", i, pcr)
 		}
 	}
-	for _, line := range [][2]string{{"Public key", d.PublicKey}, {"User data", d.UserData}, {"Nonce", d.Nonce}} {
-		if line[1] != "" {
-			fmt.Fprintf(&b, "%-11s %s\n", line[0], clean(line[1]))
+	for _, field := range [][2]string{{"Public key", d.PublicKey}, {"User data", d.UserData}, {"Nonce", d.Nonce}} {
+		if field[1] != "" {
+			fmt.Fprintf(&b, "%-11s %s\n", field[0], line(field[1]))
 		}
 	}
 	b.WriteString("\n")

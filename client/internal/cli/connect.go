@@ -253,10 +253,10 @@ func introduction(in trust.Introduction) string {
 		b.WriteString(opensFor(in))
 	}
 	if in.KMS != "" {
-		fmt.Fprintf(&b, "  KMS key     %s\n", clean(in.KMS))
+		fmt.Fprintf(&b, "  KMS key     %s\n", line(in.KMS))
 	}
 	if in.Trust != nil {
-		fmt.Fprintf(&b, "  believes    %s\n", clean(trust.TrustText(in.Trust)))
+		fmt.Fprintf(&b, "  believes    %s\n", line(trust.TrustText(in.Trust)))
 	}
 	b.WriteString("Compare the values with those that the publisher of the image states.\n")
 	return b.String()

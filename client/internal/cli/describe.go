@@ -93,14 +93,14 @@ func octets(b []byte) string { return strings.ReplaceAll(fmt.Sprintf("% X", b), 
 
 func imageText(image *eif.Image) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Command line  %s\nSize          %d\nRamdisks      %d\n", image.Cmdline, image.Size, image.Ramdisks())
+	fmt.Fprintf(&b, "Command line  %s\nSize          %d\nRamdisks      %d\n", line(image.Cmdline), image.Size, image.Ramdisks())
 	if image.Development() {
 		b.WriteString("Development   this image is not for production\n")
 	}
 	if cert := image.Certificate; cert == nil {
 		b.WriteString("Signed        no\n")
 	} else {
-		fmt.Fprintf(&b, "Signed by     %s, until %s\n", clean(cert.Subject.String()), cert.NotAfter.UTC().Format(time.DateOnly))
+		fmt.Fprintf(&b, "Signed by     %s, until %s\n", line(cert.Subject.String()), cert.NotAfter.UTC().Format(time.DateOnly))
 	}
 	return b.String() + measurementsText(image.Measurements.Map())
 }

@@ -69,6 +69,10 @@ func clean(s string) string {
 	}, strings.ToValidUTF8(s, string(unicode.ReplacementChar)))
 }
 
+// line is clean for what has its place in one line of ours: it begins no other, nor looks as if
+// it did where a terminal breaks it.
+func line(s string) string { return strings.Join(strings.Fields(clean(s)), " ") }
+
 // hint says what to do about an error, empty if there is nothing to say.
 func hint(err error) string {
 	var told advised

@@ -73,7 +73,7 @@ func (a *app) showList(list []wire.Function) error {
 	}
 	rows := [][]string{{"#", "NAME", "ID", "CREATED AT"}}
 	for i, f := range list {
-		rows = append(rows, []string{strconv.Itoa(i), clean(f.Name), clean(f.ID), f.CreatedAt.Local().Format("Jan 02 2006 15:04")})
+		rows = append(rows, []string{strconv.Itoa(i), line(f.Name), line(f.ID), f.CreatedAt.Local().Format("Jan 02 2006 15:04")})
 	}
 	return a.print([]byte(table(rows)))
 }

@@ -97,7 +97,7 @@ func measurementsText(m map[string]string) string {
 	var b strings.Builder
 	for _, name := range slices.SortedFunc(maps.Keys(m), byIndex) {
 		if strings.HasPrefix(name, "PCR") {
-			fmt.Fprintf(&b, "%s:\t%s\n", clean(name), clean(m[name]))
+			fmt.Fprintf(&b, "%s:\t%s\n", line(name), line(m[name]))
 		}
 	}
 	return b.String()
@@ -117,7 +117,7 @@ func (a *app) showPCRs(releases []wire.Release) error {
 			b.WriteString("\n")
 		}
 		if len(releases) > 1 {
-			fmt.Fprintf(&b, "Revision %s\n", clean(r.Revision))
+			fmt.Fprintf(&b, "Revision %s\n", line(r.Revision))
 		}
 		b.WriteString(measurementsText(r.Measurements))
 	}

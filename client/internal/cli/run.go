@@ -287,7 +287,7 @@ func checkLines(checks []policy.Check) string {
 }
 
 func checkLine(state, name, detail string) string {
-	return fmt.Sprintf("  %-12s %-11s %s", state, name, detail)
+	return fmt.Sprintf("  %-12s %-11s %s", state, name, line(detail))
 }
 
 func (a *app) showResultChecks(r *client.Result, whence string) {

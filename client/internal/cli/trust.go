@@ -103,21 +103,21 @@ func entryText(origin string, e *wire.TrustOrigin) string {
 		fmt.Fprintf(&b, "  KMS key     %s\n", e.KMS)
 	}
 	if e.Trust != nil {
-		fmt.Fprintf(&b, "  believes    %s\n", clean(trust.EncodedText(e.Trust)))
+		fmt.Fprintf(&b, "  believes    %s\n", line(trust.EncodedText(e.Trust)))
 	}
 	for _, user := range slices.Sorted(maps.Keys(e.Accounts)) {
-		fmt.Fprintf(&b, "  user        %s  account %s\n", clean(user), e.Accounts[user])
+		fmt.Fprintf(&b, "  user        %s  account %s\n", line(user), e.Accounts[user])
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Names)) {
 		n := e.Names[name]
-		fmt.Fprintf(&b, "  name        %s  %s", clean(name), n.Checksum)
+		fmt.Fprintf(&b, "  name        %s  %s", line(name), n.Checksum)
 		if n.Account != "" {
 			fmt.Fprintf(&b, "  account %s  version %d", n.Account, n.Seq)
 		}
 		b.WriteString("\n")
 	}
 	for _, id := range slices.Sorted(maps.Keys(e.Functions)) {
-		fmt.Fprintf(&b, "  function    %s  %s\n", clean(id), e.Functions[id])
+		fmt.Fprintf(&b, "  function    %s  %s\n", line(id), e.Functions[id])
 	}
 	return b.String()
 }
