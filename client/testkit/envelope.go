@@ -27,7 +27,7 @@ func (c *sealedSession) decrypt(f *Function, input []byte) ([]byte, error) {
 	key := c.CapeKey(acct.String())
 	allow := func(to envelope.To) error {
 		m := must(wire.ParseManifest(f.Manifest))
-		if to == envelope.ForOwner() || to == envelope.ForName(acct, m.Name) || to == envelope.ForFunction([32]byte(m.Checksum)) {
+		if to == envelope.ForOwner() || to.Seq <= m.Seq && to.Since(0) == envelope.ForName(acct, m.Name) || to == envelope.ForFunction([32]byte(m.Checksum)) {
 			return nil
 		}
 		return errNotFor

@@ -132,7 +132,7 @@ func shown(to envelope.To) vectors.To {
 	case envelope.ToFunction:
 		return vectors.To{Function: to.Digest[:]}
 	case envelope.ToName:
-		return vectors.To{Account: to.Digest[:], Name: to.Name}
+		return vectors.To{Account: to.Digest[:], Name: to.Name, Seq: to.Seq}
 	}
 	return vectors.To{}
 }

@@ -109,6 +109,9 @@ func toFn() []byte { return cborMap("fn", cborBytes(fnSum[:])) }
 func toName(name string) []byte {
 	return cborMap("acct", cborBytes(acctSum[:]), "name", cborText(name))
 }
+func toSince(name string, seq int) []byte {
+	return cborMap("seq", cborInt(seq), "acct", cborBytes(acctSum[:]), "name", cborText(name))
+}
 func shownFn() vectors.To           { return vectors.To{Function: fnSum[:]} }
 func shownName(n string) vectors.To { return vectors.To{Account: acctSum[:], Name: n} }
 
@@ -142,6 +145,9 @@ func v2Good(s *set, keys *keyring) {
 	ok("text-line-feed", "A line feed at the end, as printing adds it.", append(v2AsText(data), '\n'), short, shownFn())
 	ok("text-carriage-return-line-feed", "The same on Windows.", append(v2AsText(data), "\r\n"...), short, shownFn())
 	ok("to-name", "Names a function by account and name.", newDraft(s, keys.capeA, toName("my-fn")).envelope(short), short, shownName("my-fn"))
+	since := shownName("my-fn")
+	since.Seq = 1_764_276_000_000
+	ok("to-name-since", "Names a function from one version on.", newDraft(s, keys.capeA, toSince("my-fn", int(since.Seq))).envelope(short), short, since)
 	long := string(bytes.Repeat([]byte("n"), 128))
 	ok("to-long-name", "The longest name.", newDraft(s, keys.capeA, toName(long)).envelope(short), short, shownName(long))
 	ok("to-owner", "Names nobody.", newDraft(s, keys.capeA, cborNull()).envelope(short), short, vectors.To{})

@@ -92,6 +92,12 @@ func v2Fields(s *set, keys *keyring) {
 	to("name-too-long", "A name of 129 bytes.", toName(string(bytes.Repeat([]byte("n"), 129))))
 	to("name-not-utf8", "A name that is not UTF-8.", toName("a\xff"))
 	to("order", "Keys in another order.", cborMap("name", cborText("f"), "acct", cborBytes(acctSum[:])))
+	to("version-zero", "Every version is said by no version.", toSince("f", 0))
+	to("version-of-a-function", "A checksum and a version.", cborMap("fn", cborBytes(fnSum[:]), "seq", cborInt(1)))
+	to("version-alone", "A version of nothing.", cborMap("seq", cborInt(1)))
+	to("version-negative", "A version below zero.", cborMap("seq", []byte{0x20}, "acct", cborBytes(acctSum[:]), "name", cborText("f")))
+	to("version-text", "A version that is no number.", cborMap("seq", cborText("1"), "acct", cborBytes(acctSum[:]), "name", cborText("f")))
+	to("version-order", "The version behind what it comes before.", cborMap("acct", cborBytes(acctSum[:]), "name", cborText("f"), "seq", cborInt(1)))
 	to("unknown-key", "One key more.", cborMap("fn", cborBytes(fnSum[:]), "x", cborNull()))
 }
 

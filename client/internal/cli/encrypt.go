@@ -37,8 +37,8 @@ it before the function sees it.
 
 Without --to it opens when the key's owner runs a function on it. With --to it opens for
 one function alone: a checksum names exact code, an id the code that it was when you used or
-deployed it, USER/NAME every version that the user's account deployed or will deploy under
-the name, each by its own --decrypt.`,
+deployed it, USER/NAME the latest version that was seen from here and all that the user's
+account will deploy under the name, each by its own --decrypt; every version, if none was.`,
 		Example: `  cape encrypt 'a secret'
   cape encrypt -f patients.csv > patients.cape
   cape encrypt -f - --for ann --to ann/stats < letter`,
@@ -128,7 +128,11 @@ func (a *app) recipient(c *connection, key *client.CapeKey, to string) (envelope
 	case to == "":
 		return envelope.ForOwner(), nil
 	case named && wire.ValidFunctionName(name):
-		return envelope.ForName(*key.Account, name), nil
+		entry, err := a.known(c)
+		if err != nil || entry == nil || entry.Names[to] == nil || entry.Names[to].Account != hex.EncodeToString(key.Account[:]) {
+			return envelope.ForName(*key.Account, name), err
+		}
+		return envelope.ForName(*key.Account, name).Since(entry.Names[to].Seq), nil
 	case len(to) == 64:
 		sum, err := parseSum("to", to)
 		if err != nil {
@@ -136,11 +140,7 @@ func (a *app) recipient(c *connection, key *client.CapeKey, to string) (envelope
 		}
 		return envelope.ForFunction([32]byte(sum)), nil
 	case wire.ValidID(to):
-		s, err := a.settings()
-		if err != nil {
-			return envelope.To{}, err
-		}
-		entry, err := trust.NewStore(s.InDir("trust.json")).Origin(c.Origin())
+		entry, err := a.known(c)
 		if err != nil {
 			return envelope.To{}, err
 		}
@@ -151,6 +151,15 @@ func (a *app) recipient(c *connection, key *client.CapeKey, to string) (envelope
 		return envelope.To{}, fmt.Errorf("%w: what code the id %s is was never seen from here: name its checksum, or user/name", errUsage, to)
 	}
 	return envelope.To{}, fmt.Errorf("%w: --to takes a checksum (64 hexadecimal digits), user/name, or an id, not %.80q", errUsage, to)
+}
+
+// known is what is remembered of the server; nil: nothing.
+func (a *app) known(c *connection) (*wire.TrustOrigin, error) {
+	s, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	return trust.NewStore(s.InDir("trust.json")).Origin(c.Origin())
 }
 
 // encryptOld writes the form of the original platform, which takes memory for all of it.

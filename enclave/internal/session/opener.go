@@ -27,6 +27,7 @@ type opener struct {
 	holder   vault.Holder // whose the function is
 	legacy   wire.Subject
 	name     string // of the function; empty: it is not stored
+	seq      uint64 // its version
 	checksum [32]byte
 	byOwner  bool // the caller is the owner
 	named    bool // the account's key opens for every caller what names this function
@@ -126,7 +127,7 @@ func (o *opener) allow(to envelope.To) error {
 	switch {
 	case to.Kind == envelope.ToFunction && to.Digest == o.checksum:
 		return nil
-	case to.Kind == envelope.ToName && o.name != "" && vault.Account(to.Digest) == o.holder && to.Name == o.name:
+	case to.Kind == envelope.ToName && o.name != "" && vault.Account(to.Digest) == o.holder && to.Name == o.name && to.Seq <= o.seq:
 		return nil
 	case to.Kind == envelope.ToOwner && o.byOwner:
 		return nil
@@ -135,8 +136,9 @@ func (o *opener) allow(to envelope.To) error {
 }
 
 // seal encrypts to the function itself under its holder's key, whoever calls it in whatever
-// version: who chooses the session must not choose the key. Where there is no account it
-// writes the old form, the only one that published clients and functions know.
+// version: who chooses the session must not choose the key. Earlier versions of it open nothing of
+// that, so that one with a fault, or that opens for everybody, is no way to it. Where there is no
+// account it writes the old form, the only one that published clients and functions know.
 func (o *opener) seal(ctx context.Context, plain []byte) ([]byte, error) {
 	k, err := o.key(ctx, o.holder)
 	if err != nil {
@@ -147,7 +149,7 @@ func (o *opener) seal(ctx context.Context, plain []byte) ([]byte, error) {
 	}
 	to := envelope.ForFunction(o.checksum)
 	if o.name != "" {
-		to = envelope.ForName(o.holder.Acct, o.name)
+		to = envelope.ForName(o.holder.Acct, o.name).Since(o.seq)
 	}
 	var out bytes.Buffer
 	w, err := envelope.NewWriter(&out, &k.Private.PublicKey, to, true)

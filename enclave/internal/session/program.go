@@ -32,7 +32,7 @@ func (s *Server) program(fn *vault.Function, c caller) *program {
 	m := fn.Manifest
 	owner := c.owns(m)
 	return &program{s: s, fn: fn, checksum: [32]byte(m.Checksum), owner: owner && m.Acct != nil, opener: opener{s: s, tenant: c.tenant, holder: vault.HolderOf(m),
-		legacy: m.Owner, name: m.Name, checksum: [32]byte(m.Checksum), byOwner: owner, named: m.Decrypt == wire.DecryptAny}}
+		legacy: m.Owner, name: m.Name, seq: m.Seq, checksum: [32]byte(m.Checksum), byOwner: owner, named: m.Decrypt == wire.DecryptAny}}
 }
 
 // trial returns a function that is stored nowhere, for the caller who brought it.

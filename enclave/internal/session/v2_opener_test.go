@@ -70,6 +70,8 @@ func TestV2WhomEnvelopesOpenTo(t *testing.T) {
 	}{
 		{"account's key, this function", sealV2(t, key, toFn, false, text), mine, all},
 		{"account's key, this name", sealV2(t, key, toName, true, text), mine, all},
+		{"account's key, this version of the name", sealV2(t, key, toName.Since(7), true, text), mine, all},
+		{"account's key, later versions of the name", sealV2(t, key, toName.Since(8), true, text), nobody, nobody},
 		{"account's key, owner alone", sealV2(t, key, envelope.ForOwner(), false, text), mine, mine},
 		{"account's key, other function", sealV2(t, key, envelope.ForFunction(other), false, text), nobody, nobody},
 		{"account's key, other name", sealV2(t, key, envelope.ForName(acct, "other"), false, text), nobody, nobody},
@@ -196,6 +198,37 @@ func TestV2CapeEncryptInsideTheFunction(t *testing.T) {
 		p.input(1, []byte("x"))
 		if out := p.result(1, []byte("x"), sha256.Sum256(zip)); string(out) != tt.want {
 			t.Errorf("came back as %q, want %q", out, tt.want)
+		}
+	}
+}
+
+// TestOldVersionsOpenNothingNew: what a version encrypts itself opens in that version and in later ones, whatever an older one
+// that is still signed would do with it.
+func TestOldVersionsOpenNothingNew(t *testing.T) {
+	f := setup(t)
+	zip := zipOf(t, "e/app.py", "x")
+	ids := map[uint64]string{}
+	for _, seq := range []uint64{6, 7, 8} {
+		m := f.manifest("vault", zip)
+		m.Access, m.Decrypt, m.Seq = wire.AccessPublic, wire.DecryptAny, seq
+		ids[seq] = f.deployV2(m, zip)
+	}
+	call := func(seq uint64, method string, arg []byte) []byte {
+		f.functions.handle = func(ctx context.Context, p *process, _ []byte) ([]byte, error) {
+			out, err := p.rpc(ctx, method, arg)
+			if err != nil {
+				return []byte("refused"), nil
+			}
+			return out, nil
+		}
+		p, _ := f.accepted("/v1/run/"+ids[seq], opening("bob", nil))
+		p.input(1, []byte("x"))
+		return p.result(1, []byte("x"), sha256.Sum256(zip))
+	}
+	sealed := call(7, "CapeEncryptRPC.Encrypt", []byte("kept"))
+	for seq, want := range map[uint64]string{6: "refused", 7: "kept", 8: "kept"} {
+		if out := call(seq, "CapeEncryptRPC.Decrypt", sealed); string(out) != want {
+			t.Errorf("version %d gets %q, want %q", seq, out, want)
 		}
 	}
 }

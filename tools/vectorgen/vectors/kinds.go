@@ -86,6 +86,7 @@ type To struct {
 	Function Hex    `json:"fn_hex,omitempty"`
 	Account  Hex    `json:"acct_hex,omitempty"`
 	Name     string `json:"name,omitempty"`
+	Seq      uint64 `json:"seq,omitempty"`
 }
 
 // ZipInput is a deploy folder and the name of the zip's top folder. The
