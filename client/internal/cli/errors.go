@@ -214,6 +214,7 @@ func hints() []hinted {
 		{trust.ErrFile, "look at the file; without it, all servers are unknown again."},
 		{client.ErrAttestation, "nothing was sent. Do not use this server before you know why."},
 		{vendoring.ErrPip, "install it (python3 -m ensurepip, or your system's python3-pip), or name another Python with --python."},
+		{vendoring.ErrBytecode, "install that version of Python, or go without --bytecode."},
 		{vendoring.ErrInstall, "only ready-made wheels for the enclave's Python can be fetched. Look at what pip says above."},
 		{vendoring.ErrConflict, "move your file, or delete what an earlier pip put there."},
 		{vendoring.ErrRequirements, "write what the function needs into requirements.txt, one package a line."},

@@ -69,13 +69,18 @@ func (a *app) functionCreate() *cobra.Command {
 
 func (a *app) functionVendor() *cobra.Command {
 	var python string
+	var bytecode bool
 	target := vendoring.Target{}
 	cmd := &cobra.Command{
 		Use:   "vendor FOLDER",
 		Short: "Fetch the dependencies of a function into its folder",
 		Long: `Fetch what requirements.txt of the folder asks for into the folder, as wheels for the
 Python and platform of the server's enclaves, by the pip of this machine. What an
-earlier call fetched is replaced. The same versions give the same function checksum.`,
+earlier call fetched is replaced. The same versions give the same function checksum.
+
+With --bytecode they are compiled here as well, so that a large package is imported in
+half of the time or less where no process waits. The checksum then depends on the exact version of
+the Python that compiled, and whoever compares the function with its source has to compile it too.`,
 		Example: `  cape function vendor ./stats
   cape function vendor ./stats --python-version 3.11 --platform linux-x86_64`,
 		Args: args(1, 1, "the folder"),
@@ -86,7 +91,7 @@ earlier call fetched is replaced. The same versions give the same function check
 				}
 			}
 			a.note("Fetching for Python %s on %s.", target.Python, target.Platform)
-			r, err := vendoring.Vendor(cmd.Context(), vendoring.Options{Dir: given[0], Target: target, Python: python, Log: a.Stderr})
+			r, err := vendoring.Vendor(cmd.Context(), vendoring.Options{Dir: given[0], Target: target, Python: python, Bytecode: bytecode, Log: a.Stderr})
 			if err != nil {
 				return err
 			}
@@ -98,6 +103,7 @@ earlier call fetched is replaced. The same versions give the same function check
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&python, "python", "", "interpreter whose pip is used (python3 or python)")
+	fl.BoolVar(&bytecode, "bytecode", false, "also compile, by a Python of the enclave's version (python3.11)")
 	fl.StringVar(&target.Python, "python-version", "", "version of the enclave's Python, if the server is not to be asked")
 	fl.StringVar(&target.Platform, "platform", "", "platform of the enclave, such as linux-x86_64")
 	return cmd

@@ -45,6 +45,8 @@ type Options struct {
 	Run Runner
 	// Python is the interpreter whose pip is used; empty: python3 or python of the path.
 	Python string
+	// Bytecode compiles what was fetched, by a Python of the target's version that is here.
+	Bytecode bool
 	// Log takes what pip says.
 	Log io.Writer
 }
@@ -108,6 +110,11 @@ func Vendor(ctx context.Context, o Options) (*Result, error) {
 	}
 	if err := strip(site); err != nil {
 		return nil, err
+	}
+	if o.Bytecode {
+		if err := addBytecode(ctx, o, python, site); err != nil {
+			return nil, err
+		}
 	}
 	result, err := inventory(site)
 	if err != nil {

@@ -1,6 +1,7 @@
 package vendoring_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,6 +112,50 @@ func TestVendor(t *testing.T) {
 	}
 	if diff := cmp.Diff(append(own, "lib/__init__.py", "lib-2.0.dist-info/METADATA", "requirements.txt"), tree(t, dir)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestVendorBytecode: the same sources give the same byte code wherever they lie, and what is no module of this Python stays without.
+func TestVendorBytecode(t *testing.T) {
+	real := func(seed string) vendoring.Runner {
+		p := &pip{files: map[string]string{"lib/__init__.py": "a = {'x', 'y', 'z'}\ndef f(b): return b in {'p', 'q', 'r', 's'}\n", "lib/old.py": "print 'x'\n", "lib-1.0.dist-info/METADATA": ""}}
+		return func(ctx context.Context, dir string, env []string, out io.Writer, name string, args ...string) error {
+			if args[0] != "-S" {
+				return p.run(ctx, dir, env, out, name, args...)
+			}
+			cmd := exec.CommandContext(ctx, name, args...)
+			cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "PYTHONHASHSEED="+seed, "PYTHONDONTWRITEBYTECODE=1"), env...)
+			return cmd.Run()
+		}
+	}
+	version, err := exec.Command("python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2], end='')").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first []byte
+	for _, seed := range []string{"1", "2"} {
+		dir := folder(t, map[string]string{"app.py": "", "os.py": "raise SystemExit(9)", "requirements.txt": "lib\n"})
+		run := real(seed)
+		o := vendoring.Options{Dir: dir, Target: vendoring.Target{Python: string(version), Platform: "linux-x86_64"}, Run: run, Bytecode: true}
+		if _, err := vendoring.Vendor(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		made, err := filepath.Glob(filepath.Join(dir, "lib/__pycache__/*"))
+		if err != nil || len(made) != 1 || !strings.HasPrefix(filepath.Base(made[0]), "__init__.cpython-") {
+			t.Fatalf("%v, %v", made, err)
+		}
+		data, err := os.ReadFile(made[0])
+		if err != nil || bytes.Contains(data, []byte(dir)) || first != nil && !bytes.Equal(data, first) {
+			t.Errorf("%q, %v: not the same as %q", data, err, first)
+		}
+		if first = data; data[4] != 3 { // a hash of the source, to be compared
+			t.Errorf("flags %v", data[4:8])
+		}
+	}
+	run := real("1")
+	o := vendoring.Options{Dir: folder(t, map[string]string{"requirements.txt": "lib\n"}), Target: vendoring.Target{Python: "3.99", Platform: "linux-x86_64"}, Run: run, Bytecode: true}
+	if _, err := vendoring.Vendor(t.Context(), o); !errors.Is(err, vendoring.ErrBytecode) {
+		t.Errorf("another version: %v", err)
 	}
 }
 
