@@ -10,6 +10,9 @@ const (
 	MaxFunctionTree = 4_000_000_000
 	// MaxFunctionFiles bounds the entries of a function's zip.
 	MaxFunctionFiles = 100_000
+	// MaxFunctionDirectory bounds a zip's central directory: names are held several times while it is judged. It
+	// fits MaxFunctionFiles files with paths of 200 bytes.
+	MaxFunctionDirectory = 24 << 20
 	// MaxPathBytes bounds one path inside a function.
 	MaxPathBytes = 1024
 	// MaxInput and MaxOutput bound one invocation.

@@ -254,7 +254,7 @@ func TestBootsThatAreRefused(t *testing.T) {
 func TestFunctionsThatWaitGiveWay(t *testing.T) {
 	w := newWorld(t)
 	w.born()
-	w.cfg.Limits.Cache = 5 << 19 // two functions and a half
+	w.cfg.Limits.Cache = 9 << 19 // four functions and a half, of which one owner may use two
 	w.message(wire.ModeServe)
 	stop := w.start()
 	for i := range 4 {

@@ -221,8 +221,8 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, si
 		Scratch: filepath.Join(r.parts.Scratch, "vault"),
 		Limits:  r.cfg.Limits,
 		Yield:   host.Yield,
-		Unpack: func(ctx context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
-			return intake.Unpack(ctx, zip, size, rules, dir)
+		Unpack: func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
+			return intake.Unpack(ctx, zip, size, rules, dir, admit)
 		},
 	})
 	if err != nil {

@@ -62,6 +62,9 @@ func readDirectory(ctx context.Context, r io.ReaderAt, size int64) ([]*entry, er
 	if err != nil {
 		return nil, err
 	}
+	if e.size > wire.MaxFunctionDirectory {
+		return nil, refuse("the names in the zip take more than %d bytes together", wire.MaxFunctionDirectory)
+	}
 	if e.count > wire.MaxFunctionFiles {
 		return nil, refuse("the zip has %d entries, at most %d are allowed", e.count, wire.MaxFunctionFiles)
 	}

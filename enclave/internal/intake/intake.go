@@ -47,7 +47,7 @@ const handlerName = "app.py"
 // and of checkHandler.
 func Check(ctx context.Context, zip io.ReaderAt, size int64, r Rules, checkHandler func(ctx context.Context, source []byte) error) (*Layout, error) {
 	var source []byte
-	layout, err := read(ctx, zip, size, r, func(l *Layout, e *entry, content io.Reader) (err error) {
+	layout, err := read(ctx, zip, size, r, func(int64) error { return nil }, func(l *Layout, e *entry, content io.Reader) (err error) {
 		switch {
 		case e.name == l.own(configName):
 			text, err := io.ReadAll(io.LimitReader(content, wire.MaxFunctionConfig+1))
@@ -73,10 +73,10 @@ func Check(ctx context.Context, zip io.ReaderAt, size int64, r Rules, checkHandl
 	return layout, nil
 }
 
-// read validates a zip and hands the content of each file to visit.
-func read(ctx context.Context, zip io.ReaderAt, size int64, r Rules, visit func(*Layout, *entry, io.Reader) error) (*Layout, error) {
+// read validates a zip and, if admit has room for it, hands the content of each file to visit.
+func read(ctx context.Context, zip io.ReaderAt, size int64, r Rules, admit func(room int64) error, visit func(*Layout, *entry, io.Reader) error) (*Layout, error) {
 	src := &source{r: zip}
-	layout, err := readAll(ctx, src, size, r, visit)
+	layout, err := readAll(ctx, src, size, r, admit, visit)
 	if failed := src.failed.Load(); failed != nil && err != nil {
 		return nil, fmt.Errorf("reading the zip: %w", *failed) // not the deployer's fault
 	}
@@ -86,7 +86,7 @@ func read(ctx context.Context, zip io.ReaderAt, size int64, r Rules, visit func(
 	return layout, err
 }
 
-func readAll(ctx context.Context, src *source, size int64, r Rules, visit func(*Layout, *entry, io.Reader) error) (*Layout, error) {
+func readAll(ctx context.Context, src *source, size int64, r Rules, admit func(room int64) error, visit func(*Layout, *entry, io.Reader) error) (*Layout, error) {
 	if uint64(size) > r.Limits.Zip || size < 0 {
 		return nil, refuse("the zip has %d bytes, at most %d are allowed", size, r.Limits.Zip)
 	}
@@ -99,6 +99,9 @@ func readAll(ctx context.Context, src *source, size int64, r Rules, visit func(*
 		return nil, err
 	}
 	if err := locate(ctx, src, entries); err != nil {
+		return nil, err
+	}
+	if err := admit(layout.Room); err != nil {
 		return nil, err
 	}
 	return layout, eachFile(ctx, src, entries, func(e *entry, content io.Reader) error {

@@ -78,6 +78,8 @@ func private(t *testing.T) string {
 
 const app = "def cape_handler(d): return d\n"
 
+func anyRoom(int64) error { return nil }
+
 func TestAccepted(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -103,7 +105,7 @@ func TestAccepted(t *testing.T) {
 				t.Errorf("%s; app.py is %q", d, source)
 			}
 			dir := private(t)
-			if got, err = Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir); err != nil || cmp.Diff(&c.want, got) != "" {
+			if got, err = Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir, anyRoom); err != nil || cmp.Diff(&c.want, got) != "" {
 				t.Fatalf("unpacked %+v, %v", got, err)
 			}
 			b, err := os.ReadFile(filepath.Join(dir, got.Work, "app.py"))
@@ -164,7 +166,7 @@ func TestRefused(t *testing.T) {
 			if name == "large app.py" {
 				return // only Check reads it whole
 			}
-			if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), private(t)); !errors.Is(err, ErrInvalid) {
+			if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), private(t), anyRoom); !errors.Is(err, ErrInvalid) {
 				t.Errorf("unpacked: %v", err)
 			}
 		})
@@ -252,7 +254,7 @@ func FuzzUnpack(f *testing.F) {
 		r := rules()
 		r.Limits.Tree = 1 << 20
 		_, checked := Check(t.Context(), bytes.NewReader(z), int64(len(z)), r, accept)
-		_, unpacked := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), r, dir)
+		_, unpacked := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), r, dir, anyRoom)
 		if checked == nil && unpacked != nil {
 			t.Errorf("passed the check but did not unpack: %v", unpacked)
 		}

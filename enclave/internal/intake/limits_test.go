@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,23 @@ func TestOwnLimitsRefuses(t *testing.T) {
 	for _, text := range []string{"[limits]\nmemory = \"65MiB\"\n", "[limits]\ntime = \"2s\"\n"} {
 		if got, err := OwnLimits([]byte(text), low); !errors.Is(err, ErrInvalid) {
 			t.Errorf("above what the operator allows: %+v, %v", got, err)
+		}
+	}
+}
+
+// TestDeepLimitsCostLittle: what is nested is refused before it is read, which would take memory by the square of its depth.
+func TestDeepLimitsCostLittle(t *testing.T) {
+	for name, text := range map[string]string{
+		"names":  strings.Repeat("a.", wire.MaxFunctionConfig/2-8) + "a=1",
+		"table":  "[" + strings.Repeat("a.", wire.MaxFunctionConfig/2-8) + "a]",
+		"values": "a=" + strings.Repeat("{a=", wire.MaxFunctionConfig/4-8) + "1" + strings.Repeat("}", wire.MaxFunctionConfig/4-8),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := OwnLimits([]byte(text), wire.DefaultLimits())
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, ErrInvalid) || n > 256<<10 {
+			t.Errorf("%s: %d bytes, %.100v", name, n, err)
 		}
 	}
 }

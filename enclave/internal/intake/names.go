@@ -78,6 +78,9 @@ func inspect(entries []*entry, zip int64, r Rules) (*Layout, error) {
 			if ok && other != dir {
 				return nil, refuse("the folders %q and %q differ in case alone", other, dir)
 			}
+			if ok {
+				break // and so are those above it
+			}
 			if folders[fold(dir)] = dir; len(folders) > wire.MaxFunctionFiles {
 				return nil, refuse("the zip has more than %d folders", wire.MaxFunctionFiles)
 			}

@@ -128,7 +128,7 @@ func TestUnpackNeedsPrivacy(t *testing.T) {
 		t.Fatal(err)
 	}
 	z := pack(t, item{name: "app.py", data: app})
-	_, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir)
+	_, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir, anyRoom)
 	if !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrInvalid) {
 		t.Errorf("Unpack = %v, want ErrPermission", err)
 	}
@@ -140,7 +140,7 @@ func TestUnpackOverFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	z := pack(t, item{name: "f/app.py", data: app})
-	if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir); err == nil || errors.Is(err, ErrInvalid) {
+	if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir, anyRoom); err == nil || errors.Is(err, ErrInvalid) {
 		t.Errorf("Unpack = %v, want an error of the file system", err)
 	}
 }
@@ -168,7 +168,7 @@ func TestCancelledHalfWay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	r := &late{bytes.NewReader(z), int64(len(z)) / 2, cancel}
-	if _, err := Unpack(ctx, r, int64(len(z)), rules(), private(t)); !errors.Is(err, context.Canceled) {
+	if _, err := Unpack(ctx, r, int64(len(z)), rules(), private(t), anyRoom); !errors.Is(err, context.Canceled) {
 		t.Errorf("Unpack = %v, want the context's error", err)
 	}
 }
@@ -194,5 +194,34 @@ func TestTags(t *testing.T) {
 		if c.ok && err != nil || !c.ok && !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// TestRoomIsAskedForFirst: what a tree takes is known, inodes and all, before any of it is written.
+func TestRoomIsAskedForFirst(t *testing.T) {
+	z, dir, full := pack(t, item{name: "fn/app.py", data: "x"}, item{name: "fn/a/b", data: "y"}), private(t), errors.New("full")
+	asked := int64(0)
+	_, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), dir, func(room int64) error {
+		asked = room
+		return full
+	})
+	if !errors.Is(err, full) || asked != 2+4*4096 {
+		t.Errorf("%v, asked for %d bytes", err, asked)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("written: %v %v", left, err)
+	}
+}
+
+// TestNamesAreBounded: a zip of long names costs no more than one of many.
+func TestNamesAreBounded(t *testing.T) {
+	deep := strings.Repeat("a/", 60)
+	var files []item
+	for i := range 28_000 {
+		files = append(files, item{name: fmt.Sprintf("fn/%s%0800d", deep, i)})
+	}
+	z := pack(t, append(files, item{name: "fn/app.py"})...)
+	if _, err := Unpack(t.Context(), bytes.NewReader(z), int64(len(z)), rules(), private(t), anyRoom); !errors.Is(err, ErrInvalid) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -20,9 +20,9 @@ const (
 
 // Unpack unpacks the zip into dir, which must exist, be empty, and belong to
 // the runtime alone (mode 0700). Nothing in it will be executable. On error dir
-// holds the beginning; the caller removes it. Errors: ErrInvalid, ctx's, those
-// of zip and of the file system.
-func Unpack(ctx context.Context, zip io.ReaderAt, size int64, r Rules, dir string) (*Layout, error) {
+// holds the beginning; the caller removes it. admit is asked for Layout.Room before anything
+// is written. Errors: ErrInvalid, ctx's, admit's, those of zip and of the file system.
+func Unpack(ctx context.Context, zip io.ReaderAt, size int64, r Rules, dir string, admit func(room int64) error) (*Layout, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("unpacking a function: %w", err)
@@ -37,7 +37,7 @@ func Unpack(ctx context.Context, zip io.ReaderAt, size int64, r Rules, dir strin
 	}
 	made := map[string]bool{".": true}
 	buf := make([]byte, 128<<10)
-	return read(ctx, zip, size, r, func(_ *Layout, e *entry, content io.Reader) error {
+	return read(ctx, zip, size, r, admit, func(_ *Layout, e *entry, content io.Reader) error {
 		if err := makeFolder(root, path.Dir(e.name), made); err != nil {
 			return fmt.Errorf("unpacking a function: %w", err)
 		}

@@ -199,7 +199,7 @@ func TestInputsCountUntilTheyAreAnswered(t *testing.T) {
 	second.result(in)
 	if reserve := f.functions.last.Reserve; reserve == nil {
 		t.Error("large requests of functions do not count")
-	} else if _, err := reserve(5 << 20); err == nil {
+	} else if _, err := reserve(6 << 20); err == nil {
 		t.Error("a function may have more than its caller")
 	}
 }

@@ -221,7 +221,10 @@ func setup(t *testing.T, change ...func(*session.Config)) *fixture {
 }
 
 // unpack writes the zip itself; handlers of these tests look at no files.
-func unpack(_ context.Context, z io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
+func unpack(_ context.Context, z io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
+	if err := admit(size); err != nil {
+		return nil, err
+	}
 	data := make([]byte, size)
 	if _, err := z.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err

@@ -179,12 +179,11 @@ func isFunction(plain []byte) bool {
 // rpc answers cape_encrypt within the function. Its errors' texts are shown to the function.
 // A tenant's are worked on by half of the processors at most.
 func (o *opener) rpc(ctx context.Context, method string, arg []byte) ([]byte, error) {
-	select {
-	case o.tenant.turn <- struct{}{}:
-		defer func() { <-o.tenant.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	leave, err := enter(ctx, o.tenant.turn)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	switch method {
 	case rpcEncrypt:
 		sealed, err := o.seal(ctx, arg)

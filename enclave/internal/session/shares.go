@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"runtime"
@@ -20,6 +21,7 @@ type tenant struct {
 	holder   vault.Holder
 	sessions int
 	turn     chan struct{} // held while a request of cape_encrypt is worked on
+	checks   chan struct{} // held while a function is judged
 }
 
 // seats are the places of admitted sessions. Nobody gets more of them than are left for others: one alone has at most
@@ -35,8 +37,8 @@ func (s *seats) take(h vault.Holder) (*tenant, *fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tenants[h]
-	if t == nil {
-		t = &tenant{memory: memory{budget: s.budget}, holder: h, turn: make(chan struct{}, max(1, runtime.NumCPU()/2))}
+	if half := max(1, runtime.NumCPU()/2); t == nil {
+		t = &tenant{memory: memory{budget: s.budget}, holder: h, turn: make(chan struct{}, half), checks: make(chan struct{}, half)}
 	}
 	switch {
 	case s.free == 0:
@@ -48,6 +50,26 @@ func (s *seats) take(h vault.Holder) (*tenant, *fault) {
 	t.sessions++
 	s.free--
 	return t, nil
+}
+
+// enter waits for one of a tenant's places, which are for half of the processors.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// check decides whether a zip may be deployed or tested, and unpacks all of it for that.
+func (s *Server) check(ctx context.Context, t *tenant, zip io.ReaderAt, size int64) error {
+	leave, err := enter(ctx, t.checks)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return s.cfg.Functions.Check(ctx, zip, size)
 }
 
 func (s *seats) give(t *tenant) {

@@ -157,3 +157,14 @@ func TestRequestsOfFunctionsTakeTurns(t *testing.T) {
 		t.Errorf("out of turn: %v", err)
 	}
 }
+
+// TestChecksTakeTurns: neither do functions that are judged.
+func TestChecksTakeTurns(t *testing.T) {
+	one := &tenant{checks: make(chan struct{}, 1)}
+	one.checks <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := new(Server).check(ctx, one, nil, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("out of turn: %v", err)
+	}
+}

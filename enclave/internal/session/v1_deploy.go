@@ -55,7 +55,7 @@ func (s *Server) deployV1(ctx context.Context, c *channel, claims *token.Claims)
 	defer sealed.release()
 	c.watch.begin()
 	defer c.watch.end()
-	id, err := s.storeV1(ctx, claims, head, sealed.bytes())
+	id, err := s.storeV1(ctx, c.v.tenant, claims, head, sealed.bytes())
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (s *Server) deployV1(ctx context.Context, c *channel, claims *token.Claims)
 }
 
 // storeV1 opens a deploy's body where it lies, judges it, and stores it.
-func (s *Server) storeV1(ctx context.Context, claims *token.Claims, head wire.DeployV1, sealed []byte) (string, error) {
+func (s *Server) storeV1(ctx context.Context, t *tenant, claims *token.Claims, head wire.DeployV1, sealed []byte) (string, error) {
 	key, err := s.cfg.Vault.Key(ctx, vault.LegacyUser(claims.Subject))
 	if errors.Is(err, vault.ErrNotFound) {
 		return "", sealedToAnother()
@@ -78,7 +78,7 @@ func (s *Server) storeV1(ctx context.Context, claims *token.Claims, head wire.De
 	if uint64(len(zip)) > s.cfg.Limits.Zip {
 		return "", fatal(wire.CodeTooLarge, fmt.Sprintf("the function is larger than %d bytes", s.cfg.Limits.Zip), "make the deploy folder smaller")
 	}
-	if err := s.cfg.Functions.Check(ctx, bytes.NewReader(zip), int64(len(zip))); err != nil {
+	if err := s.check(ctx, t, bytes.NewReader(zip), int64(len(zip))); err != nil {
 		return "", err
 	}
 	manifest, err := s.manifestV1(claims.Subject, head, sha256.Sum256(zip)).Encode()

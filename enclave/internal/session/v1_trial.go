@@ -34,7 +34,7 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 		return err
 	}
 	defer key.Wipe()
-	fn, checksum, err := s.receiveFunction(ctx, c, key)
+	fn, checksum, err := s.receiveFunction(ctx, c, key, claims.Subject)
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) e
 }
 
 // receiveFunction reads, opens, judges and unpacks a function.
-func (s *Server) receiveFunction(ctx context.Context, c *channel, key *seal.SessionKey) (fn *vault.Function, checksum [32]byte, err error) {
+func (s *Server) receiveFunction(ctx context.Context, c *channel, key *seal.SessionKey, owner wire.Subject) (fn *vault.Function, checksum [32]byte, err error) {
 	b, err := c.sealed(key, int64(s.cfg.Limits.Zip)+wire.SealOverhead)
 	if err != nil {
 		return nil, checksum, err
@@ -60,9 +60,9 @@ func (s *Server) receiveFunction(ctx context.Context, c *channel, key *seal.Sess
 	zip := b.bytes()
 	c.watch.begin()
 	defer c.watch.end()
-	if err := s.cfg.Functions.Check(ctx, bytes.NewReader(zip), int64(len(zip))); err != nil {
+	if err := s.check(ctx, c.v.tenant, bytes.NewReader(zip), int64(len(zip))); err != nil {
 		return nil, checksum, err
 	}
-	fn, err = s.cfg.Vault.Temporary(ctx, bytes.NewReader(zip), int64(len(zip)))
+	fn, err = s.cfg.Vault.Temporary(ctx, owner, bytes.NewReader(zip), int64(len(zip)))
 	return fn, sha256.Sum256(zip), err
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -208,6 +210,27 @@ func TestV2SlowHandshakesAreCutOff(t *testing.T) {
 	_, halfway := f.connect("/v1/key") // hello, and then no open
 	silent.closed()
 	halfway.closed()
+}
+
+// TestV2HandshakesInPiecesAreCutOff: a hello that comes byte by byte takes no longer than another.
+func TestV2HandshakesInPiecesAreCutOff(t *testing.T) {
+	f := setup(t, func(c *session.Config) { c.Timeouts.Handshake = 300 * time.Millisecond })
+	conn, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "GET /v1/key HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: %s\r\n\r\n", wire.SubprotocolV2)
+	opcode := byte(2) // binary; then its continuation, never the last
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := conn.Write([]byte{opcode, 0x81, 0, 0, 0, 0, 'x'}); err != nil {
+			return
+		}
+		if opcode = 0; time.Since(began) > 3*time.Second {
+			t.Fatal("it is still open")
+		}
+	}
 }
 
 func TestV2MemoryOfAllSessionsIsBounded(t *testing.T) {

@@ -162,7 +162,7 @@ func (x *exchange) receive(ctx context.Context) (*stream, *buffer, [32]byte, err
 	zip, sum := x.who.tenant.buffer(int64(x.s.cfg.Limits.Zip)), sha256.New()
 	err = zip.fill(io.TeeReader(in, sum), func() {})
 	if err == nil {
-		err = x.s.cfg.Functions.Check(ctx, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
+		err = x.s.check(ctx, x.who.tenant, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
 	}
 	if err != nil {
 		zip.release()
@@ -229,7 +229,7 @@ func (s *Server) testV2(ctx context.Context, x *exchange, _ *http.Request) error
 	if err != nil {
 		return err
 	}
-	fn, err := s.cfg.Vault.Temporary(ctx, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
+	fn, err := s.cfg.Vault.Temporary(ctx, x.who.claims.Subject, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
 	zip.release()
 	if err != nil {
 		return err

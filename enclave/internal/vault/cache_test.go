@@ -7,9 +7,12 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
@@ -62,8 +65,8 @@ func TestUnusedMakesRoomAndUsedStays(t *testing.T) {
 		return fn
 	}
 	ids := []string{}
-	for range 4 {
-		ids = append(ids, f.store(content(t, 100), alice(), "echo"))
+	for _, owner := range []wire.Subject{alice(), bob(), bob(), alice()} {
+		ids = append(ids, f.store(content(t, 100), owner, "echo"))
 	}
 	used := get(ids[0])
 	get(ids[1]).Release()
@@ -101,8 +104,8 @@ func TestHeldGivesWay(t *testing.T) {
 			return true
 		}
 	})
-	for range 3 {
-		fn, err := f.load(f.store(content(t, 100), alice(), "echo"))
+	for i := range 3 {
+		fn, err := f.load(f.store(content(t, 100), wire.Subject{Iss: "cape-dev-1", Sub: strconv.Itoa(i)}, "echo"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,18 +122,18 @@ func TestHeldGivesWay(t *testing.T) {
 func TestTemporaryFunctionsGoWithTheirUser(t *testing.T) {
 	f := setup(t, func(c *vault.Config) { c.Limits.Cache = 250 })
 	zip := content(t, 200)
-	fn, err := f.vault.Temporary(t.Context(), bytes.NewReader(zip), 200)
+	fn, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(zip), 200)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.vault.Temporary(t.Context(), bytes.NewReader(zip), 200); !errors.Is(err, vault.ErrNoRoom) {
+	if _, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(zip), 200); !errors.Is(err, vault.ErrNoRoom) {
 		t.Errorf("beyond the cache: %v", err)
 	}
 	fn.Release()
 	if files := f.leftovers(); len(files) > 0 {
 		t.Errorf("left: %v", files)
 	}
-	again, err := f.vault.Temporary(t.Context(), bytes.NewReader(zip), 200)
+	again, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(zip), 200)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +147,7 @@ func TestLeavingEndsTheLoad(t *testing.T) {
 	block := true
 	var mu sync.Mutex
 	f := setup(t, func(c *vault.Config) {
-		c.Unpack = func(ctx context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
+		c.Unpack = func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
 			mu.Lock()
 			wait := block
 			mu.Unlock()
@@ -154,7 +157,7 @@ func TestLeavingEndsTheLoad(t *testing.T) {
 				ended <- struct{}{}
 				return nil, ctx.Err()
 			}
-			return unpackWhole(ctx, zip, size, dir)
+			return unpackWhole(ctx, zip, size, dir, admit)
 		}
 	})
 	id := f.store(content(t, 10), alice(), "echo")
@@ -205,5 +208,110 @@ func TestLeavingEndsTheDownload(t *testing.T) {
 	cancel()
 	if _, err := f.vault.Load(ctx, r); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOwnersLeaveRoom: what one owner's sessions keep in use is no more than what is left for others.
+func TestOwnersLeaveRoom(t *testing.T) {
+	f := setup(t, func(c *vault.Config) { c.Limits.Cache = 450 })
+	load := func(owner wire.Subject) (*vault.Function, error) {
+		return f.load(f.store(content(t, 100), owner, "echo"))
+	}
+	var ids []string
+	for range 3 {
+		id := f.store(content(t, 100), alice(), "echo")
+		ids = append(ids, id)
+		fn, err := f.load(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fn.Release()
+	}
+	var used []*vault.Function
+	for _, id := range ids {
+		fn, err := f.load(id)
+		if err == nil {
+			used = append(used, fn)
+		} else if !errors.Is(err, vault.ErrNoRoom) {
+			t.Fatal(err)
+		}
+	}
+	if len(used) != 2 {
+		t.Fatalf("alice uses %d functions at once, want 2 of 4", len(used))
+	}
+	if _, err := load(alice()); !errors.Is(err, vault.ErrNoRoom) {
+		t.Errorf("a new one of alice's: %v", err)
+	}
+	if _, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(content(t, 100)), 100); !errors.Is(err, vault.ErrNoRoom) {
+		t.Errorf("one that alice tests: %v", err)
+	}
+	bobs, err := load(bob())
+	if err != nil {
+		t.Fatalf("bob: %v", err)
+	}
+	bobs.Release()
+	used[0].Release()
+	again, err := f.load(ids[2])
+	if err != nil {
+		t.Fatalf("alice, with one less: %v", err)
+	}
+	again.Release()
+	used[1].Release()
+}
+
+// TestRoomIsThereFirst: nothing of what has no room is written.
+func TestRoomIsThereFirst(t *testing.T) {
+	f := setup(t, func(c *vault.Config) { c.Limits.Cache = 150 })
+	held, err := f.load(f.store(content(t, 100), alice(), "echo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	before := len(f.leftovers())
+	if _, err := f.load(f.store(content(t, 100), bob(), "echo")); !errors.Is(err, vault.ErrNoRoom) {
+		t.Errorf("got %v", err)
+	}
+	if n := len(f.leftovers()); n != before {
+		t.Errorf("%d folders, at the beginning %d", n, before)
+	}
+}
+
+// TestOwnersTakeTurns: one owner's functions that are being unpacked leave a place for another's.
+func TestOwnersTakeTurns(t *testing.T) {
+	stuck, free := make(chan struct{}, 10), make(chan struct{})
+	f := setup(t, func(c *vault.Config) {
+		c.Unpack = func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
+			if size == 11 { // alice's
+				stuck <- struct{}{}
+				<-free
+			}
+			return unpackWhole(ctx, zip, size, dir, admit)
+		}
+	})
+	done := make(chan error, 4)
+	for range 4 {
+		id := f.store(content(t, 11), alice(), "echo")
+		go func() {
+			_, err := f.load(id)
+			done <- err
+		}()
+	}
+	<-stuck
+	if _, err := f.load(f.store(content(t, 10), bob(), "echo")); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(stuck); n != 0 {
+		t.Errorf("%d more of alice's are unpacked at once", n)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := f.vault.Temporary(ctx, alice(), bytes.NewReader(content(t, 11)), 11); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("one that alice tests: %v", err)
+	}
+	close(free)
+	for range 4 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -34,7 +34,10 @@ type fixture struct {
 }
 
 // unpackWhole stands for intake.Unpack: the "zip" becomes one file, and counts as its size.
-func unpackWhole(_ context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
+func unpackWhole(_ context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
+	if err := admit(size); err != nil {
+		return nil, err
+	}
 	data := make([]byte, size)
 	if _, err := zip.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
@@ -52,9 +55,9 @@ func setup(t *testing.T, change ...func(*vault.Config)) *fixture {
 	f.limits = wire.DefaultLimits()
 	f.limits.Zip, f.limits.Cache = 4<<20, 16<<20
 	cfg := vault.Config{Dial: f.host.Dial, Keys: f.keys, KEK: kek, Scratch: f.scratch, Limits: f.limits,
-		Unpack: func(ctx context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error) {
+		Unpack: func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
 			f.unpacks <- struct{}{}
-			return unpackWhole(ctx, zip, size, dir)
+			return unpackWhole(ctx, zip, size, dir, admit)
 		}}
 	for _, c := range change {
 		c(&cfg)

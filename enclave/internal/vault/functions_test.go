@@ -237,7 +237,7 @@ func (w *watched) Read(p []byte) (int, error) {
 
 func TestUnpackErrorsReachTheCaller(t *testing.T) {
 	f := setup(t, func(c *vault.Config) {
-		c.Unpack = func(context.Context, io.ReaderAt, int64, string) (*intake.Layout, error) {
+		c.Unpack = func(context.Context, io.ReaderAt, int64, string, func(int64) error) (*intake.Layout, error) {
 			return nil, intake.ErrInvalid
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/cape-functions/cape/core/secret"
 	"github.com/cape-functions/cape/core/wire"
@@ -24,8 +25,8 @@ type Keys interface {
 	OpenKeyPair(ctx context.Context, blob []byte, c keyring.Context) (*rsa.PrivateKey, error)
 }
 
-// Unpack unpacks a zip into an empty directory; intake.Unpack does.
-type Unpack func(ctx context.Context, zip io.ReaderAt, size int64, dir string) (*intake.Layout, error)
+// Unpack unpacks a zip into an empty directory, once admit has allowed it the room that it takes; intake.Unpack does.
+type Unpack func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(room int64) error) (*intake.Layout, error)
 
 // Config says where things are.
 type Config struct {
@@ -49,6 +50,7 @@ type Vault struct {
 	cache   *cache
 	keys    *keyCache
 	loading chan struct{} // bounds how many functions are unpacked at once
+	turns   turns         // one at a time of each owner
 }
 
 // loads is how many functions are decrypted and unpacked at the same time: each needs memory
@@ -99,9 +101,9 @@ func (f *Function) Hold() (release func()) {
 // of errors.go, intake.ErrInvalid, or ctx's.
 func (v *Vault) Load(ctx context.Context, r *Record) (*Function, error) {
 	r.loaded = true
-	e, claimed, err := v.cache.get(ctx, r.hash, func(ctx context.Context) (tree, error) {
+	e, claimed, err := v.cache.get(ctx, r.hash, r.Manifest.Owner, func(ctx context.Context, admit admit) (tree, error) {
 		defer r.body.Close()
-		return v.load(ctx, r)
+		return v.load(ctx, r, admit)
 	})
 	if !claimed {
 		_ = r.body.Close()
@@ -112,15 +114,14 @@ func (v *Vault) Load(ctx context.Context, r *Record) (*Function, error) {
 	return &Function{ID: r.ID, Manifest: r.Manifest, Dir: e.tree.dir, Work: e.tree.work, cache: v.cache, entry: e}, nil
 }
 
-func (v *Vault) load(ctx context.Context, r *Record) (tree, error) {
+func (v *Vault) load(ctx context.Context, r *Record, admit admit) (tree, error) {
 	stop := context.AfterFunc(ctx, r.body.cancel)
 	defer stop()
-	select {
-	case v.loading <- struct{}{}:
-		defer func() { <-v.loading }()
-	case <-ctx.Done():
-		return tree{}, ctx.Err()
+	leave, err := v.enter(ctx, r.Manifest.Owner)
+	if err != nil {
+		return tree{}, err
 	}
+	defer leave()
 	dek, err := v.cfg.Keys.OpenDataKey(ctx, r.wrapped, functionContext(r.Manifest, r.ID, r.hash))
 	if err != nil {
 		return tree{}, keyError(err)
@@ -138,7 +139,7 @@ func (v *Vault) load(ctx context.Context, r *Record) (tree, error) {
 	if err != nil {
 		return tree{}, err
 	}
-	return v.unpack(ctx, zip, size)
+	return v.unpack(ctx, zip, size, admit)
 }
 
 // decrypt writes the zip of r to dst, and returns its size if it is the manifest's.
@@ -158,30 +159,49 @@ func (v *Vault) decrypt(dst io.Writer, r *Record, dek secret.Bytes) (int64, erro
 	return size, nil
 }
 
-func (v *Vault) unpack(ctx context.Context, zip io.ReaderAt, size int64) (tree, error) {
+func (v *Vault) unpack(ctx context.Context, zip io.ReaderAt, size int64, admit admit) (tree, error) {
 	dir, err := os.MkdirTemp(filepath.Join(v.cfg.Scratch, "trees"), "")
 	if err != nil {
 		return tree{}, fmt.Errorf("%w: %w", ErrNoRoom, err)
 	}
-	layout, err := v.cfg.Unpack(ctx, zip, size, dir)
+	layout, err := v.cfg.Unpack(ctx, zip, size, dir, admit)
 	if err != nil {
 		remove([]string{dir})
+		if errors.Is(err, syscall.ENOSPC) {
+			err = ErrNoRoom
+		}
 		return tree{}, fmt.Errorf("unpacking function: %w", err)
 	}
-	return tree{dir: dir, work: layout.Work, bytes: layout.Room}, nil
+	return tree{dir: dir, work: layout.Work}, nil
 }
 
-// Temporary unpacks a function that is stored nowhere; it is gone when it is released.
-func (v *Vault) Temporary(ctx context.Context, zip io.ReaderAt, size int64) (*Function, error) {
-	t, err := v.unpack(ctx, zip, size)
+// Temporary unpacks a function of owner's that is stored nowhere; it is gone when it is released.
+func (v *Vault) Temporary(ctx context.Context, owner wire.Subject, zip io.ReaderAt, size int64) (*Function, error) {
+	leave, err := v.enter(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
-	e, err := v.cache.adopt(t)
+	defer leave()
+	e, err := v.cache.adopt(owner, func(admit admit) (tree, error) { return v.unpack(ctx, zip, size, admit) })
 	if err != nil {
 		return nil, err
 	}
-	return &Function{Dir: t.dir, Work: t.work, cache: v.cache, entry: e}, nil
+	return &Function{Dir: e.tree.dir, Work: e.tree.work, cache: v.cache, entry: e}, nil
+}
+
+// enter waits for one of the places in which functions are unpacked, of which an owner has one at a time.
+func (v *Vault) enter(ctx context.Context, owner wire.Subject) (leave func(), err error) {
+	next, err := v.turns.take(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case v.loading <- struct{}{}:
+		return func() { <-v.loading; next() }, nil
+	case <-ctx.Done():
+		next()
+		return nil, ctx.Err()
+	}
 }
 
 // Deploy is a function to be stored.
