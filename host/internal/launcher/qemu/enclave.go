@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/cape-functions/cape/core/wire"
@@ -44,7 +45,9 @@ type enclave struct {
 	net     vsock.Network
 	own     *hub.Hub // of this machine's device
 	member  *hub.Member
-	device  *exec.Cmd // nil where the host's kernel plays it
+	device  *exec.Cmd     // nil where the host's kernel plays it
+	alive   chan struct{} // closed when the guest has connected to its security module
+	waking  sync.Once
 	release wire.Release
 }
 
@@ -62,12 +65,16 @@ func (e *enclave) makeDir(parent string) error {
 
 func (e *enclave) uds() string { return filepath.Join(e.dir, "v") }
 
-func withModule(services map[uint32]func(net.Conn), module *devnsm.Module) map[uint32]func(net.Conn) {
+// withModule adds the security module, which is the first that a guest connects to.
+func (e *enclave) withModule(services map[uint32]func(net.Conn), module *devnsm.Module) map[uint32]func(net.Conn) {
 	all := maps.Clone(services)
 	if all == nil {
 		all = map[uint32]func(net.Conn){}
 	}
-	all[wire.PortDevNSM] = module.Serve
+	all[wire.PortDevNSM] = func(c net.Conn) {
+		e.waking.Do(func() { close(e.alive) })
+		module.Serve(c)
+	}
 	return all
 }
 
@@ -75,7 +82,7 @@ func withModule(services map[uint32]func(net.Conn), module *devnsm.Module) map[u
 func (e *enclave) joinDevice(services map[uint32]func(net.Conn), module *devnsm.Module) (err error) {
 	e.cid, e.net = deviceCID, vsock.Hybrid(e.uds())
 	e.own = hub.New(hub.Config{Log: e.log, Listen: e.net.Listen, Peer: func(net.Conn) (uint32, bool) { return deviceCID, true }})
-	e.member, err = e.own.Join(e.cid, withModule(services, module))
+	e.member, err = e.own.Join(e.cid, e.withModule(services, module))
 	return err
 }
 
@@ -88,7 +95,7 @@ func (e *enclave) joinKernel(h *hub.Hub, services map[uint32]func(net.Conn), mod
 	e.cid = 1<<16 + binary.BigEndian.Uint32(id)>>8
 	e.net = vsock.AF(e.cid)
 	var err error
-	e.member, err = h.Join(e.cid, withModule(services, module))
+	e.member, err = h.Join(e.cid, e.withModule(services, module))
 	return err
 }
 
@@ -149,12 +156,20 @@ func (e *enclave) cleanUp() error {
 	return errors.Join(append(errs, stop(e.device), os.RemoveAll(e.dir))...)
 }
 
-// ready dials the session port. A connection to a guest that is not up may hang.
+// ready dials the session port, once the guest's own end of the device is up: connections that came before
+// may hang, and others behind them.
 func (e *enclave) ready(ctx context.Context) (net.Conn, error) {
+	select {
+	case <-e.alive:
+	default:
+		return nil, errAsleep
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
 	return e.Dial(ctx, wire.PortSession)
 }
+
+var errAsleep = errors.New("the guest has not connected yet")
 
 // quiet tells whether the runtime ended well after this last line: QEMU ends with status 0 whatever
 // its guest did.

@@ -108,7 +108,7 @@ func (l *Launcher) signed(m eif.Measurements) eif.Measurements {
 
 // Launch implements launcher.Launcher.
 func (l *Launcher) Launch(ctx context.Context, spec launcher.Spec) (launcher.Enclave, error) {
-	e := &enclave{log: l.cfg.Log}
+	e := &enclave{log: l.cfg.Log, alive: make(chan struct{})}
 	if err := e.makeDir(l.cfg.Dir); err != nil {
 		return nil, err
 	}

@@ -94,8 +94,8 @@ func playQEMU(args []string) int {
 	return 0
 }
 
-// playDevice is the device and the guest behind it: it asks for its boot message and answers at
-// the session port with what it got.
+// playDevice is the device and the guest behind it: it connects to its security module, asks for its boot message, and
+// answers at the session port with what it got.
 func playDevice(args []string) int {
 	uds := argument(args, "--uds-path")
 	if err := os.WriteFile(argument(args, "--socket"), nil, 0o600); err != nil {
@@ -105,6 +105,11 @@ func playDevice(args []string) int {
 	if err != nil {
 		return 1
 	}
+	module, err := net.Dial("unix", uds+"_"+strconv.Itoa(wire.PortDevNSM))
+	if err != nil {
+		return 1
+	}
+	defer module.Close()
 	for {
 		c, err := l.Accept()
 		if err != nil {
