@@ -2,6 +2,11 @@ package vsockproxy
 
 import "net/netip"
 
+// unicast is all of IPv6 that has been given out
+// (https://www.iana.org/assignments/ipv6-address-space): outside of it are other names for IPv4,
+// such as a translator's, and what networks keep to themselves.
+func unicast() netip.Prefix { return netip.MustParsePrefix("2000::/3") }
+
 // special lists what is routed nowhere on the public Internet, or reaches
 // private networks by another name, beyond what net/netip tells itself
 // (https://www.iana.org/assignments/iana-ipv4-special-registry and -ipv6-).
@@ -15,16 +20,10 @@ func special() []netip.Prefix {
 		netip.MustParsePrefix("198.51.100.0/24"),
 		netip.MustParsePrefix("203.0.113.0/24"),
 		netip.MustParsePrefix("240.0.0.0/4"),
-		netip.MustParsePrefix("::/96"), // IPv4-compatible
-		netip.MustParsePrefix("64:ff9b::/96"),
-		netip.MustParsePrefix("64:ff9b:1::/48"),
-		netip.MustParsePrefix("100::/64"),
 		netip.MustParsePrefix("2001::/23"), // Teredo and others
 		netip.MustParsePrefix("2001:db8::/32"),
 		netip.MustParsePrefix("2002::/16"), // 6to4
 		netip.MustParsePrefix("3fff::/20"),
-		netip.MustParsePrefix("5f00::/16"),
-		netip.MustParsePrefix("fec0::/10"),
 	}
 }
 
@@ -41,7 +40,7 @@ func (p *Proxy) reachable(a netip.Addr, private bool) bool {
 		return false
 	case private:
 		return true
-	case !a.IsGlobalUnicast(), a.IsPrivate(), a.IsLoopback(), a.IsLinkLocalUnicast():
+	case !a.IsGlobalUnicast(), a.IsPrivate(), a.IsLoopback(), a.IsLinkLocalUnicast(), a.Is6() && !unicast().Contains(a):
 		return false
 	}
 	for _, s := range p.special {

@@ -210,6 +210,13 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 			t.Errorf("%s is never a destination", a)
 		}
 	}
+	// What no registry has given out is no address of the public Internet, and some of it is another name
+	// for IPv4: here RFC 6145's and one of a local translator.
+	for _, a := range []string{"::ffff:0:127.0.0.1", "::ffff:0:10.0.0.1", "64:ff9c::a00:1", "400::1", "4000::1", "a000::1", "e000::1", "f000::1", "fe00::1"} {
+		if p.reachable(netip.MustParseAddr(a), false) {
+			t.Errorf("%s counts as public", a)
+		}
+	}
 	// A public name that resolves to a private address, as in DNS rebinding.
 	resolve := func(context.Context, string) ([]netip.Addr, error) {
 		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::ffff:127.0.0.1")}, nil
