@@ -50,3 +50,10 @@ func (p *Proxy) reachable(a netip.Addr, private bool) bool {
 	}
 	return true
 }
+
+// metadata tells whether an address may be that of an instance's metadata service: no name leads
+// there, whatever its entry allows, since whoever answers for the name chooses the address.
+func metadata(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsLinkLocalUnicast() || netip.MustParsePrefix("fd00:ec2::/32").Contains(a.WithZone(""))
+}

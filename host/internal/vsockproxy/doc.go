@@ -21,7 +21,8 @@ type Endpoint struct {
 	// Port is the TCP port, 1 to 65535.
 	Port uint16
 	// AllowPrivate allows addresses that are private, loopback, link-local or
-	// otherwise not of the public Internet.
+	// otherwise not of the public Internet; link-local ones only to a Host that
+	// is such an address itself.
 	AllowPrivate bool
 }
 

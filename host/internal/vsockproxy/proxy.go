@@ -182,14 +182,16 @@ func (p *Proxy) dial(e Endpoint) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, p.dialTimeout)
 	defer cancel()
 	var addrs []netip.Addr
-	if a, err := netip.ParseAddr(e.Host); err == nil {
-		addrs = []netip.Addr{a}
-	} else if addrs, err = p.resolve(ctx, strings.TrimSuffix(e.Host, ".")); err != nil {
-		return nil, fmt.Errorf("resolving %s: %w", e.Host, err)
+	literal, err := netip.ParseAddr(e.Host)
+	named := err != nil
+	if addrs = []netip.Addr{literal}; named {
+		if addrs, err = p.resolve(ctx, strings.TrimSuffix(e.Host, ".")); err != nil {
+			return nil, fmt.Errorf("resolving %s: %w", e.Host, err)
+		}
 	}
 	var allowed []netip.Addr
 	for _, a := range addrs {
-		if p.reachable(a, e.AllowPrivate) && len(allowed) < maxAddresses {
+		if p.reachable(a, e.AllowPrivate) && !(named && metadata(a)) && len(allowed) < maxAddresses {
 			allowed = append(allowed, a.Unmap())
 		}
 	}

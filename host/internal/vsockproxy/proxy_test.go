@@ -231,6 +231,19 @@ func TestPrivateAddressesAreRefused(t *testing.T) {
 	}
 }
 
+// Private addresses are allowed for networks; the machine's metadata service, which has its credentials, is
+// reached by no name that somebody's resolver answers.
+func TestNamesNeverLeadToMetadata(t *testing.T) {
+	for _, a := range []string{"169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254"} {
+		resolve := func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr(a)}, nil }
+		name := Endpoint{Host: "kms.example.com", Port: 80, AllowPrivate: true}
+		p := newProxy(t, Config{Allow: []Endpoint{name}, Resolve: resolve})
+		if _, err := p.dial(name); !errors.Is(err, ErrDenied) {
+			t.Errorf("a name that resolves to %s: %v", a, err)
+		}
+	}
+}
+
 func TestResolvesForEveryConnection(t *testing.T) {
 	e := server(t, echoAtEnd)
 	name := Endpoint{Host: "kms.example.com", Port: e.Port, AllowPrivate: true}
