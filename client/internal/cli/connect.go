@@ -239,7 +239,7 @@ func (a *app) yes(question string) (bool, error) {
 
 func introduction(in trust.Introduction) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "This is the first contact with %s.\n", in.Origin)
+	fmt.Fprintf(&b, "This is the first contact with %s.\n", line(in.Origin))
 	root := "AWS Nitro Enclaves"
 	if in.Development {
 		root = "DEVELOPMENT: not AWS's"

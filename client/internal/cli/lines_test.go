@@ -106,6 +106,13 @@ func TestLines(t *testing.T) {
 			t.Errorf("%s:\n%s", name, text)
 		}
 	}
+	// A name may hold what turns a line around, or what some terminals take for an escape.
+	const turned = "https://a\u202e\u009b.example"
+	for name, text := range map[string]string{"introduction": introduction(trust.Introduction{Origin: turned}), "entry": entryText(turned, &wire.TrustOrigin{})} {
+		if strings.Contains(text, turned) {
+			t.Errorf("%s:\n%q", name, text)
+		}
+	}
 	// A terminal breaks long lines by itself.
 	for range 1000 {
 		believes.Issuers = append(believes.Issuers, wire.Issuer{Iss: strings.Repeat(" ", 700) + forged, JWKS: &evil})

@@ -92,7 +92,7 @@ func entryText(origin string, e *wire.TrustOrigin) string {
 	if e.Development {
 		root = "DEVELOPMENT: not AWS's"
 	}
-	fmt.Fprintf(&b, "%s\n  since       %s\n  root        %s (%s)\n", origin, e.Added, e.Root, root)
+	fmt.Fprintf(&b, "%s\n  since       %s\n  root        %s (%s)\n", line(origin), e.Added, e.Root, root)
 	for _, i := range slices.SortedFunc(maps.Keys(e.PCRs), byIndex) {
 		fmt.Fprintf(&b, "  PCR%-8s %s\n", i, strings.Join(e.PCRs[i], "\n              "))
 	}

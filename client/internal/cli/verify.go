@@ -151,7 +151,7 @@ func (a *app) showProof(r *client.Receipt, p *client.Proof) error {
 		return a.printJSON(out)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "Server      %s\nRoute       %s\nTime        %s\nFunction    %s\nDepends on  %s\n\n", r.Origin, line(out.Route),
+	fmt.Fprintf(&b, "Server      %s\nRoute       %s\nTime        %s\nFunction    %s\nDepends on  %s\n\n", line(r.Origin), line(out.Route),
 		out.Time.Format(time.RFC3339Nano), out.Function, dependence(p))
 	b.WriteString(checkText(p.Checks))
 	b.WriteString("The receipt holds: an enclave that you trust computed one output from one input by this function.\n")
