@@ -109,7 +109,6 @@ func run() error {
 func unmeasured() []row {
 	const note = "not measured yet"
 	return []row{
-		{Name: "whole run, numpy and scikit-learn, a spare ready", Target: "<= 0.05", Note: note},
 		{Name: "whole run, numpy and scikit-learn, no spare", Target: "<= 1.1", Note: note},
 		{Name: "pycape, cape.js: warm invoke against the Go SDK", Target: "<= 3", Note: note},
 	}
