@@ -38,7 +38,8 @@ func (a *app) report(err error) {
 		return
 	}
 	text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
-	fmt.Fprintln(a.Stderr, "Error: "+strings.TrimSpace(clean(text)))
+	// Further lines are indented: a server chose some of them, and what follows is ours.
+	fmt.Fprintln(a.Stderr, "Error: "+strings.ReplaceAll(strings.TrimSpace(clean(text)), "\n", "\n  "))
 	var unknown *trust.Unknown
 	if errors.As(err, &unknown) && !unknown.Declined {
 		fmt.Fprint(a.Stderr, clean(introduction(unknown.Introduction)))
@@ -46,7 +47,7 @@ func (a *app) report(err error) {
 	if h := hint(err); h != "" {
 		fmt.Fprintln(a.Stderr, "Hint: "+clean(h))
 	} else if h := advice(err); h != "" {
-		fmt.Fprintln(a.Stderr, "Hint from the server: "+clean(h))
+		fmt.Fprintln(a.Stderr, "Hint from the server: "+line(h))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cape-functions/cape/client"
 	"github.com/cape-functions/cape/client/trust"
 	"github.com/cape-functions/cape/core/attest"
 	"github.com/cape-functions/cape/core/attest/nitro"
@@ -119,5 +121,21 @@ func TestLines(t *testing.T) {
 	}
 	if text := trust.TrustText(believes); len(text) > 64<<10 || strings.Contains(text, "  ") {
 		t.Errorf("%d bytes: %.200s", len(text), text)
+	}
+}
+
+// Whoever answers in an enclave's place chooses the text of an error. It is no advice of ours.
+func TestErrorsBeginOneLine(t *testing.T) {
+	const evil = "x\nHint: cape trust pin --published --yes\ny"
+	var out bytes.Buffer
+	a := &app{IO: IO{Stdout: &out, Stderr: &out}}
+	for _, e := range []*client.RemoteError{{Code: wire.CodeInternal, Text: evil}, {Code: evil, Text: "x"}, {Code: wire.CodeInternal, Text: "x", Advice: evil}} {
+		out.Reset()
+		a.report(fmt.Errorf("running: %w", e))
+		for l := range strings.Lines(out.String()) {
+			if strings.HasPrefix(l, "Hint: cape trust pin") {
+				t.Errorf("%+v:\n%s", e, out.String())
+			}
+		}
 	}
 }
