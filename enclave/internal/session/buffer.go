@@ -37,7 +37,7 @@ type memory struct {
 func (m *memory) take(n int64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.held+n > m.free {
+	if m.held+n > m.free-n { // what is left once it is taken
 		return errMemory
 	}
 	m.held += n
