@@ -51,13 +51,14 @@ func (b *bench) heavy() error {
 	if err := os.Setenv("CAPE_BENCH_HEAVY", path); err != nil {
 		return err
 	}
-	v, err := jailBenchmarks(b, "./enclave/internal/handler", "HeavyImportSpare", "HeavyImport", "HeavyFresh")
+	v, err := jailBenchmarks(b, "./enclave/internal/handler", "HeavyImportSpare", "HeavyImport", "HeavyImportSource", "HeavyFresh")
 	if err != nil {
 		return err
 	}
-	b.add("import of numpy and scikit-learn, spare ready", "ms", "<= 0.05", "jail, call and end, without the connection; peer: a fresh Python", v[0], v[2])
-	b.add("  the same, no spare", "ms", "<= 1.1", "", v[1], v[2])
-	return b.heavyRun(path, v[2])
+	b.add("import of numpy and scikit-learn, spare ready", "ms", "<= 0.05", "jail, call and end, without the connection; peer: a fresh Python", v[0], v[3])
+	b.add("  the same, no spare", "ms", "<= 1.1", "with byte code, as by cape function vendor --bytecode", v[1], v[3])
+	b.add("  the same, no spare, no byte code", "ms", "", "", v[2], v[3])
+	return b.heavyRun(path, v[3])
 }
 
 const heavyApp = "import os, sys\nsys.path.insert(0, os.path.abspath('vendored'))\nimport numpy, sklearn.linear_model\n" +
@@ -97,7 +98,7 @@ func (b *bench) heavyRun(packages string, peer float64) error {
 	}
 	var all []time.Duration
 	for range 7 {
-		time.Sleep(time.Duration(3*peer)*time.Millisecond + time.Second) // in which a spare is made
+		time.Sleep(time.Duration(10*peer)*time.Millisecond + time.Second) // in which a spare is made, from sources alone
 		begin := time.Now()
 		if err := run(); err != nil {
 			return err

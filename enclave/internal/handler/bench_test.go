@@ -14,8 +14,9 @@ const heavyVariable = "CAPE_BENCH_HEAVY"
 
 const heavyApp = "import sys\nsys.path.insert(0, '/function/fn/vendored')\nimport numpy, sklearn.linear_model\ndef cape_handler(x): return str(numpy.arange(4).sum())\n"
 
-// benchHeavy measures connections to a function that imports much; wait is called before each.
-func benchHeavy(b *testing.B, hold func() func(), wait func(*Host)) {
+// benchHeavy measures connections to a function that imports much; wait is called before each. The folder's byte code is deployed with it
+// or not.
+func benchHeavy(b *testing.B, bytecode bool, hold func() func(), wait func(*Host)) {
 	from := os.Getenv(heavyVariable)
 	if from == "" {
 		b.Skip(heavyVariable + " names no folder")
@@ -24,6 +25,11 @@ func benchHeavy(b *testing.B, hold func() func(), wait func(*Host)) {
 	dir := tree(b, map[string]string{"app.py": heavyApp})
 	if out, err := exec.Command("cp", "-a", from, dir+"/fn/vendored").CombinedOutput(); err != nil {
 		b.Fatalf("%v %s", err, out)
+	}
+	if !bytecode {
+		if out, err := exec.Command("find", dir, "-name", "*.pyc", "-delete").CombinedOutput(); err != nil {
+			b.Fatalf("%v %s", err, out)
+		}
 	}
 	o := Options{Tree: dir, Work: "fn", Hold: hold}
 	once := func() time.Duration {
@@ -48,10 +54,14 @@ func benchHeavy(b *testing.B, hold func() func(), wait func(*Host)) {
 	b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns/op")
 }
 
-func BenchmarkHeavyImport(b *testing.B) { benchHeavy(b, nil, func(*Host) {}) }
+// BenchmarkHeavyImport: as cape function vendor --bytecode leaves it.
+func BenchmarkHeavyImport(b *testing.B) { benchHeavy(b, true, nil, func(*Host) {}) }
+
+// BenchmarkHeavyImportSource: as cape function vendor leaves it.
+func BenchmarkHeavyImportSource(b *testing.B) { benchHeavy(b, false, nil, func(*Host) {}) }
 
 func BenchmarkHeavyImportSpare(b *testing.B) {
-	benchHeavy(b, func() func() { return func() {} }, func(h *Host) {
+	benchHeavy(b, true, func() func() { return func() {} }, func(h *Host) {
 		eventually(b, "a spare waits", func() bool { return h.spares.ready() > 0 })
 		time.Sleep(100 * time.Millisecond) // the machine comes to rest
 	})
