@@ -1,7 +1,6 @@
 package handler
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -43,9 +42,6 @@ print(exe, "%d.%d" % sys.version_info[:2], os.uname().sysname.lower() + "-" + os
 // from an interpreter: no environment, no site packages, no bytecode written.
 func flags() []string { return []string{"-I", "-S", "-B"} }
 
-// maxAnswer bounds what the interpreter may say about itself.
-const maxAnswer = 1 << 20
-
 // ask runs the interpreter once.
 func ask(python string) (*interpreter, error) {
 	path, err := exec.LookPath(python)
@@ -63,12 +59,11 @@ func ask(python string) (*interpreter, error) {
 		}
 	}
 	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout = &limitedBuffer{buf: &out, left: maxAnswer}
-	if err := cmd.Run(); err != nil {
+	out, err := cmd.Output()
+	if err != nil {
 		return nil, fmt.Errorf("%w: asking %s where it lives: %w", ErrPython, path, err)
 	}
-	said := strings.Split(out.String(), "\x00")
+	said := strings.Split(string(out), "\x00")
 	if len(said) < 3 {
 		return nil, fmt.Errorf("%w: %s did not say where it lives", ErrPython, path)
 	}
@@ -107,18 +102,4 @@ func (i *interpreter) directories(private string) ([]string, error) {
 		shown = append(shown, filepath.Clean(d))
 	}
 	return shown, nil
-}
-
-// limitedBuffer refuses more than left bytes.
-type limitedBuffer struct {
-	buf  *bytes.Buffer
-	left int
-}
-
-func (l *limitedBuffer) Write(p []byte) (int, error) {
-	if len(p) > l.left {
-		return 0, fmt.Errorf("more than %d bytes", maxAnswer)
-	}
-	l.left -= len(p)
-	return l.buf.Write(p)
 }

@@ -1,8 +1,8 @@
 package handler
 
 import (
+	"fmt"
 	"os"
-	"strconv"
 	"strings"
 )
 
@@ -87,19 +87,10 @@ func (r *room) take(pools map[spareKey]*pool, by map[any]uint64, more uint64) bo
 }
 
 // freeMemory is how much memory the machine can give, in bytes.
-func freeMemory() uint64 {
+func freeMemory() (kib uint64) {
 	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
+	if _, rest, ok := strings.Cut(string(data), "MemAvailable:"); err == nil && ok {
+		fmt.Sscan(rest, &kib) // 0 when it is no number
 	}
-	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "MemAvailable:" {
-			kib, err := strconv.ParseUint(f[1], 10, 64)
-			if err != nil {
-				return 0
-			}
-			return kib << 10
-		}
-	}
-	return 0
+	return kib << 10
 }

@@ -237,24 +237,15 @@ func (g *group) freeze() error {
 
 func (g *group) thaw() error { return g.set(freezer, "", "cgroup.freeze", "0") }
 
-// read returns a number of a controller's file: that after key, or the whole file where key is empty; 0 when there is none.
-func (g *group) read(controller, file, key string) uint64 {
-	dir, ok := g.dirs[controller]
-	if !ok {
-		return 0
-	}
-	data, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), key); ok {
-			if n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64); err == nil {
-				return n
-			}
+// read returns a number of a controller's file: that after key, or the first where key is empty; 0 when there is none.
+func (g *group) read(controller, file, key string) (n uint64) {
+	if dir, ok := g.dirs[controller]; ok {
+		if data, err := os.ReadFile(filepath.Join(dir, file)); err == nil {
+			_, rest, _ := strings.Cut("\n"+string(data), "\n"+key)
+			fmt.Sscan(rest, &n) // 0 when it is no number
 		}
 	}
-	return 0
+	return n
 }
 
 // memory is how much the group has in use, in bytes: all but the files' content that the kernel can read again.

@@ -75,22 +75,16 @@ func newUsers(start uint64) (*users, string) {
 	if !hasCaps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN) {
 		return &users{}, "the runtime may not change users (CAP_SETUID, CAP_SETGID, CAP_CHOWN)"
 	}
-	for _, path := range []string{"/proc/self/uid_map", "/proc/self/gid_map"} {
-		all, err := readExtents(path)
-		if err != nil {
-			return &users{}, err.Error()
-		}
-		if _, _, ok := pickRange(all); !ok {
-			return &users{}, "no users to spare in the runtime's user namespace"
-		}
-	}
-	// Both maps are alike wherever one program wrote them; an id that only one of
+	// The map of groups is like this one wherever one program wrote both; an id that only one of
 	// them has makes the first jail fail, which New notices.
 	all, err := readExtents("/proc/self/uid_map")
 	if err != nil {
 		return &users{}, err.Error()
 	}
-	base, size, _ := pickRange(all)
+	base, size, ok := pickRange(all)
+	if !ok {
+		return &users{}, "no users to spare in the runtime's user namespace"
+	}
 	return &users{base: base, size: size, next: start % size, taken: map[uint64]bool{}}, ""
 }
 
