@@ -11,115 +11,95 @@ import (
 	"strings"
 	"time"
 
-	"github.com/BurntSushi/toml"
-
 	"github.com/cape-functions/cape/core/wire"
 )
 
 // configName is the optional file beside app.py in which a function asks for limits of its own.
 const configName = "cape.toml"
 
-// asked is what cape.toml may say; nil stands for the default.
-type asked struct {
-	Limits struct {
-		Memory    *size    `toml:"memory"`
-		Disk      *size    `toml:"disk"`
-		Output    *size    `toml:"output"`
-		Processes *int64   `toml:"processes"`
-		Files     *int64   `toml:"files"`
-		CPU       *float64 `toml:"cpu"`
-		Time      *period  `toml:"time"`
-	} `toml:"limits"`
-}
-
-// known are the keys of cape.toml, spelt as they must be.
-const known = " limits limits.memory limits.disk limits.output limits.processes limits.files limits.cpu limits.time "
-
-// size is a number of bytes: 1048576, or "1MiB".
-type size uint64
-
-// UnmarshalTOML implements toml.Unmarshaler.
-func (s *size) UnmarshalTOML(v any) error {
-	switch v := v.(type) {
-	case int64:
-		*s = size(max(v, 0))
-		return nil
-	case string:
-		for unit, shift := range map[string]uint{"KiB": 10, "MiB": 20, "GiB": 30} {
-			digits, found := strings.CutSuffix(v, unit)
-			n, err := strconv.ParseUint(strings.TrimSuffix(digits, " "), 10, 33)
-			if found && err == nil && n <= math.MaxInt64>>shift {
-				*s = size(n << shift)
-				return nil
+// parse reads the value of a line of cape.toml.
+func parse(name, value string) (n uint64, help string) {
+	text, quoted := strings.CutPrefix(value, `"`)
+	text, closed := strings.CutSuffix(text, `"`)
+	if quoted != closed || !quoted && text != value {
+		return 0, "a text ends as it begins"
+	}
+	var err error
+	switch name {
+	case "processes", "files":
+		n, err = strconv.ParseUint(value, 10, 63)
+		help = "a whole number"
+	case "cpu":
+		var f float64
+		if f, err = strconv.ParseFloat(value, 64); !(f >= 0 && f <= wire.MaxHandlerCPU) { // NaN is neither
+			err = strconv.ErrRange
+		}
+		n, help = uint64(f*1000), "a number of processors"
+	case "time":
+		var d time.Duration
+		if d, err = time.ParseDuration(text); !quoted || d < 0 {
+			err = strconv.ErrSyntax
+		}
+		n, help = uint64(d.Milliseconds()), `a text like "30s" or "2m"`
+	default:
+		shift := uint(0)
+		for unit, s := range map[string]uint{"KiB": 10, "MiB": 20, "GiB": 30} {
+			if digits, ok := strings.CutSuffix(text, unit); ok && quoted {
+				text, shift = strings.TrimSuffix(digits, " "), s
 			}
 		}
-	}
-	return errors.New(`a size is a number of bytes, or a text like "512MiB" (KiB, MiB, GiB)`)
-}
-
-// period is a time: "30s", "2m".
-type period time.Duration
-
-// UnmarshalTOML implements toml.Unmarshaler.
-func (p *period) UnmarshalTOML(v any) error {
-	text, ok := v.(string)
-	d, err := time.ParseDuration(text)
-	if !ok || err != nil {
-		return errors.New(`a time is a text like "30s" or "2m"`)
-	}
-	*p = period(d)
-	return nil
-}
-
-// plainTOML refuses, before anything is made of it, nested names and values: the file has no use for them, and each level
-// costs a copy of all above it.
-func plainTOML(text string) error {
-	const line, dots, brackets = 200, 3, 4
-	for number, l := range strings.Split(text, "\n") {
-		body, _, _ := strings.Cut(l, "#")
-		if len(body) > line || strings.Count(body, ".") > dots || strings.Count(body, "[")+strings.Count(body, "{") > brackets {
-			return refuse("%s: line %d is longer, or goes deeper, than any limit needs", configName, number+1)
+		if n, err = strconv.ParseUint(text, 10, 63); quoted != (shift > 0) || n > math.MaxInt64>>shift {
+			err = strconv.ErrSyntax
 		}
+		n, help = n<<shift, `a number of bytes, or a text like "512MiB" (KiB, MiB, GiB)`
 	}
-	return nil
+	if err != nil {
+		return 0, help
+	}
+	return n, ""
 }
 
 // OwnLimits returns the limits of a function that has this cape.toml, nil for none, where an operator set l. It refuses, with an
-// error that wraps ErrInvalid, what it does not know and what is above a ceiling.
+// error that wraps ErrInvalid, what it does not know and what is above a ceiling. Of TOML it knows one table of one-line values.
 func OwnLimits(text []byte, l wire.LimitsConfig) (wire.LimitsConfig, error) {
 	if len(text) > wire.MaxFunctionConfig {
 		return l, refuse("%s has %d bytes, at most %d are allowed", configName, len(text), wire.MaxFunctionConfig)
 	}
-	if err := plainTOML(string(text)); err != nil {
-		return l, err
-	}
-	var f asked
-	read, err := toml.Decode(string(text), &f)
-	if err != nil {
-		return l, refuse("%s: %.300s", configName, err)
-	}
-	for _, key := range read.Keys() {
-		if !strings.Contains(known, " "+key.String()+" ") {
-			return l, refuse("%s: %s is not known; a [limits] table with memory, disk, output, processes, files, cpu and time is", configName, key)
-		}
-	}
-	values, err := f.values()
-	if err != nil {
-		return l, err
-	}
+	left := map[string]row{}
 	for _, one := range rows(&l) {
-		value, ok := values[one.name]
-		if !ok {
+		left[one.name] = one
+	}
+	table := false
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#") // no value holds one
+		line = strings.TrimSpace(line)
+		name, value, ok := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		one, known := left[name]
+		switch {
+		case line == "":
 			continue
+		case line == "[limits]" && !table:
+			table = true
+			continue
+		case !ok || !table:
+			return l, refuse("%s: %q stands where [limits] once, and below it lines such as cpu = 1 are expected", configName, line)
+		case !known:
+			return l, refuse("%s: %q is not known, or stands there twice; memory, disk, output, processes, files, cpu and time are", configName, name)
+		}
+		delete(left, name)
+		n, help := parse(name, strings.TrimSpace(value))
+		if help != "" {
+			return l, refuse("%s: %q: %s is expected", configName, line, help)
 		}
 		most := one.ceiling
 		if *one.limit < one.usual {
 			most = *one.limit
 		}
-		if least := min(one.floor, most); value <= 0 || uint64(value) < least || uint64(value) > most {
-			return l, refuse("%s: %s must be at least %s, and at most %s here", configName, one.name, inUnits(one.name, least), inUnits(one.name, most))
+		if least := min(one.floor, most); n == 0 || n < least || n > most {
+			return l, refuse("%s: %s must be at least %s, and at most %s here", configName, name, inUnits(name, least), inUnits(name, most))
 		}
-		*one.limit = uint64(value)
+		*one.limit = n
 	}
 	return l, nil
 }
@@ -149,31 +129,6 @@ func rows(l *wire.LimitsConfig) []row {
 		{"time", &l.CallMS, 1, d.CallMS, uint64(wire.MaxHandlerCall.Milliseconds())},
 		{"output", &l.Output, 1, d.Output, wire.MaxOutput},
 	}
-}
-
-// values are the limits that were asked for, by name.
-func (f *asked) values() (map[string]int64, error) {
-	v, a := map[string]int64{}, f.Limits
-	for name, s := range map[string]*size{"memory": a.Memory, "disk": a.Disk, "output": a.Output} {
-		if s != nil {
-			v[name] = int64(min(*s, math.MaxInt64))
-		}
-	}
-	for name, n := range map[string]*int64{"processes": a.Processes, "files": a.Files} {
-		if n != nil {
-			v[name] = *n
-		}
-	}
-	if a.CPU != nil {
-		if !(*a.CPU >= 0 && *a.CPU <= wire.MaxHandlerCPU) { // NaN is neither
-			return nil, refuse("%s: cpu is a number of processors", configName)
-		}
-		v["cpu"] = int64(*a.CPU * 1000)
-	}
-	if a.Time != nil {
-		v["time"] = time.Duration(*a.Time).Milliseconds()
-	}
-	return v, nil
 }
 
 // inUnits writes a limit as cape.toml would.

@@ -113,9 +113,6 @@ func (l *Layout) findHandler(entries []*entry, files map[string]string) error {
 	}
 	for _, e := range entries {
 		top, _, below := strings.Cut(e.name, "/")
-		if top == "__MACOSX" { // what macOS adds beside the folder that it packs
-			continue
-		}
 		if top == finderFolder {
 			continue
 		}

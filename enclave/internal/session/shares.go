@@ -20,8 +20,8 @@ type tenant struct {
 	memory
 	holder   vault.Holder
 	sessions int
-	turn     chan struct{} // held while a request of cape_encrypt is worked on
-	checks   chan struct{} // held while a function is judged
+	requests vault.Turn // of cape_encrypt: half of the processors work on one tenant's at most
+	checks   vault.Turn // of judging and unpacking functions
 }
 
 // seats are the places of admitted sessions. Nobody gets more of them than are left for others: one alone has at most
@@ -37,8 +37,9 @@ func (s *seats) take(h vault.Holder) (*tenant, *fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.tenants[h]
-	if half := max(1, runtime.NumCPU()/2); t == nil {
-		t = &tenant{memory: memory{budget: s.budget}, holder: h, turn: make(chan struct{}, half), checks: make(chan struct{}, half)}
+	if t == nil {
+		t = &tenant{memory: memory{budget: s.budget}, holder: h,
+			requests: make(vault.Turn, max(1, runtime.NumCPU()/2)), checks: make(vault.Turn, 1)}
 	}
 	switch {
 	case s.free == 0:
@@ -52,19 +53,9 @@ func (s *seats) take(h vault.Holder) (*tenant, *fault) {
 	return t, nil
 }
 
-// enter waits for one of a tenant's places, which are for half of the processors.
-func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // check decides whether a zip may be deployed or tested, and unpacks all of it for that.
 func (s *Server) check(ctx context.Context, t *tenant, zip io.ReaderAt, size int64) error {
-	leave, err := enter(ctx, t.checks)
+	leave, err := t.checks.Take(ctx)
 	if err != nil {
 		return err
 	}

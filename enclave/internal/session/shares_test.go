@@ -146,11 +146,11 @@ func TestLobby(t *testing.T) {
 
 // TestRequestsOfFunctionsTakeTurns: those of one tenant do not keep all processors busy.
 func TestRequestsOfFunctionsTakeTurns(t *testing.T) {
-	o := opener{tenant: &tenant{turn: make(chan struct{}, 1)}}
+	o := opener{tenant: &tenant{requests: make(vault.Turn, 1)}}
 	if _, err := o.rpc(t.Context(), rpcDecrypt, []byte("plain")); !errors.Is(err, errNotSealed) {
 		t.Fatal(err)
 	}
-	o.tenant.turn <- struct{}{}
+	o.tenant.requests <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := o.rpc(ctx, rpcDecrypt, []byte("plain")); !errors.Is(err, context.Canceled) {
@@ -160,7 +160,7 @@ func TestRequestsOfFunctionsTakeTurns(t *testing.T) {
 
 // TestChecksTakeTurns: neither do functions that are judged.
 func TestChecksTakeTurns(t *testing.T) {
-	one := &tenant{checks: make(chan struct{}, 1)}
+	one := &tenant{checks: make(vault.Turn, 1)}
 	one.checks <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

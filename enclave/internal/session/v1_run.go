@@ -41,7 +41,7 @@ func (s *Server) runV1(ctx context.Context, c *channel, who caller, rec *vault.R
 		return err
 	}
 	c.watch.begin()
-	fn, err := s.cfg.Vault.Load(ctx, rec)
+	fn, err := s.cfg.Vault.Load(ctx, rec, who.tenant.checks)
 	c.watch.end()
 	if err != nil {
 		return err

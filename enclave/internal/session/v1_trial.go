@@ -63,6 +63,6 @@ func (s *Server) receiveFunction(ctx context.Context, c *channel, key *seal.Sess
 	if err := s.check(ctx, c.v.tenant, bytes.NewReader(zip), int64(len(zip))); err != nil {
 		return nil, checksum, err
 	}
-	fn, err = s.cfg.Vault.Temporary(ctx, owner, bytes.NewReader(zip), int64(len(zip)))
+	fn, err = s.cfg.Vault.Temporary(ctx, owner, c.v.tenant.checks, bytes.NewReader(zip), int64(len(zip)))
 	return fn, sha256.Sum256(zip), err
 }

@@ -39,7 +39,7 @@ func (s *Server) runV2(ctx context.Context, x *exchange, r *http.Request) error 
 			return err
 		}
 	}
-	fn, err := s.cfg.Vault.Load(ctx, rec)
+	fn, err := s.cfg.Vault.Load(ctx, rec, x.who.tenant.checks)
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (s *Server) testV2(ctx context.Context, x *exchange, _ *http.Request) error
 	if err != nil {
 		return err
 	}
-	fn, err := s.cfg.Vault.Temporary(ctx, x.who.claims.Subject, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
+	fn, err := s.cfg.Vault.Temporary(ctx, x.who.claims.Subject, x.who.tenant.checks, bytes.NewReader(zip.bytes()), int64(len(zip.bytes())))
 	zip.release()
 	if err != nil {
 		return err

@@ -122,18 +122,18 @@ func TestHeldGivesWay(t *testing.T) {
 func TestTemporaryFunctionsGoWithTheirUser(t *testing.T) {
 	f := setup(t, func(c *vault.Config) { c.Limits.Cache = 250 })
 	zip := content(t, 200)
-	fn, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(zip), 200)
+	fn, err := f.vault.Temporary(t.Context(), alice(), f.turn(alice()), bytes.NewReader(zip), 200)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(zip), 200); !errors.Is(err, vault.ErrNoRoom) {
+	if _, err := f.vault.Temporary(t.Context(), alice(), f.turn(alice()), bytes.NewReader(zip), 200); !errors.Is(err, vault.ErrNoRoom) {
 		t.Errorf("beyond the cache: %v", err)
 	}
 	fn.Release()
 	if files := f.leftovers(); len(files) > 0 {
 		t.Errorf("left: %v", files)
 	}
-	again, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(zip), 200)
+	again, err := f.vault.Temporary(t.Context(), alice(), f.turn(alice()), bytes.NewReader(zip), 200)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func TestLeavingEndsTheLoad(t *testing.T) {
 	go func() {
 		r, err := f.vault.ByID(ctx, id)
 		if err == nil {
-			_, err = f.vault.Load(ctx, r)
+			_, err = f.vault.Load(ctx, r, make(vault.Turn, 1))
 		}
 		done <- err
 	}()
@@ -206,7 +206,7 @@ func TestLeavingEndsTheDownload(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	if _, err := f.vault.Load(ctx, r); !errors.Is(err, context.Canceled) {
+	if _, err := f.vault.Load(ctx, r, make(vault.Turn, 1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -242,7 +242,7 @@ func TestOwnersLeaveRoom(t *testing.T) {
 	if _, err := load(alice()); !errors.Is(err, vault.ErrNoRoom) {
 		t.Errorf("a new one of alice's: %v", err)
 	}
-	if _, err := f.vault.Temporary(t.Context(), alice(), bytes.NewReader(content(t, 100)), 100); !errors.Is(err, vault.ErrNoRoom) {
+	if _, err := f.vault.Temporary(t.Context(), alice(), f.turn(alice()), bytes.NewReader(content(t, 100)), 100); !errors.Is(err, vault.ErrNoRoom) {
 		t.Errorf("one that alice tests: %v", err)
 	}
 	bobs, err := load(bob())
@@ -276,8 +276,8 @@ func TestRoomIsThereFirst(t *testing.T) {
 	}
 }
 
-// TestOwnersTakeTurns: one owner's functions that are being unpacked leave a place for another's.
-func TestOwnersTakeTurns(t *testing.T) {
+// TestCallersTakeTurns: the functions that are unpacked for one caller leave a place for another's.
+func TestCallersTakeTurns(t *testing.T) {
 	stuck, free := make(chan struct{}, 10), make(chan struct{})
 	f := setup(t, func(c *vault.Config) {
 		c.Unpack = func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
@@ -305,7 +305,7 @@ func TestOwnersTakeTurns(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := f.vault.Temporary(ctx, alice(), bytes.NewReader(content(t, 11)), 11); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.vault.Temporary(ctx, alice(), f.turn(alice()), bytes.NewReader(content(t, 11)), 11); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one that alice tests: %v", err)
 	}
 	close(free)

@@ -31,6 +31,15 @@ type fixture struct {
 	scratch string
 	unpacks chan struct{} // one for each unpacking
 	limits  wire.LimitsConfig
+	turns   map[wire.Subject]vault.Turn
+}
+
+// turn is that of a user who is known, or a new one.
+func (f *fixture) turn(owner wire.Subject) vault.Turn {
+	if t, ok := f.turns[owner]; ok {
+		return t
+	}
+	return make(vault.Turn, 1)
 }
 
 // unpackWhole stands for intake.Unpack: the "zip" becomes one file, and counts as its size.
@@ -51,6 +60,7 @@ func unpackWhole(_ context.Context, zip io.ReaderAt, size int64, dir string, adm
 func setup(t *testing.T, change ...func(*vault.Config)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, host: testkit.NewHost(), keys: testkit.NewKeys(), scratch: t.TempDir(), unpacks: make(chan struct{}, 1000)}
+	f.turns = map[wire.Subject]vault.Turn{alice(): make(vault.Turn, 1), bob(): make(vault.Turn, 1)}
 	t.Cleanup(f.host.Close)
 	f.limits = wire.DefaultLimits()
 	f.limits.Zip, f.limits.Cache = 4<<20, 16<<20
@@ -135,7 +145,7 @@ func (f *fixture) load(id string) (*vault.Function, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.vault.Load(f.t.Context(), r)
+	return f.vault.Load(f.t.Context(), r, f.turn(r.Manifest.Owner))
 }
 
 // leftovers are files below the scratch directory.

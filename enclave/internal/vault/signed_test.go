@@ -25,7 +25,7 @@ func TestSignedFunctionsComeBack(t *testing.T) {
 		if !bytes.Equal(r.Raw, d.Manifest) || !bytes.Equal(r.Sig, d.Sig) || !bytes.Equal(r.Key, d.Key) {
 			t.Error("another manifest, signature or key")
 		}
-		fn, err := f.vault.Load(t.Context(), r)
+		fn, err := f.vault.Load(t.Context(), r, make(vault.Turn, 1))
 		if err != nil {
 			t.Fatal(err)
 		}

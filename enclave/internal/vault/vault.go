@@ -49,8 +49,7 @@ type Vault struct {
 	link    *link
 	cache   *cache
 	keys    *keyCache
-	loading chan struct{} // bounds how many functions are unpacked at once
-	turns   turns         // one at a time of each owner
+	loading Turn // of unpacking functions
 }
 
 // loads is how many functions are decrypted and unpacked at the same time: each needs memory
@@ -64,7 +63,7 @@ func New(cfg Config) (*Vault, error) {
 			return nil, fmt.Errorf("preparing scratch directory: %w", err)
 		}
 	}
-	v := &Vault{cfg: cfg, link: newLink(cfg.Dial), cache: newCache(int64(cfg.Limits.Cache)), keys: newKeyCache(), loading: make(chan struct{}, loads)}
+	v := &Vault{cfg: cfg, link: newLink(cfg.Dial), cache: newCache(int64(cfg.Limits.Cache)), keys: newKeyCache(), loading: make(Turn, loads)}
 	if cfg.Yield != nil {
 		v.cache.yield = cfg.Yield
 	}
@@ -97,13 +96,13 @@ func (f *Function) Hold() (release func()) {
 }
 
 // Load opens r, which it takes over: it unwraps the key under the manifest's hash, decrypts,
-// compares with the manifest's checksum, and unpacks once for all who ask. Errors match those
+// compares with the manifest's checksum, and unpacks once for all who ask, in a turn of the first. Errors match those
 // of errors.go, intake.ErrInvalid, or ctx's.
-func (v *Vault) Load(ctx context.Context, r *Record) (*Function, error) {
+func (v *Vault) Load(ctx context.Context, r *Record, turn Turn) (*Function, error) {
 	r.loaded = true
 	e, claimed, err := v.cache.get(ctx, r.hash, r.Manifest.Owner, func(ctx context.Context, admit admit) (tree, error) {
 		defer r.body.Close()
-		return v.load(ctx, r, admit)
+		return v.load(ctx, r, turn, admit)
 	})
 	if !claimed {
 		_ = r.body.Close()
@@ -114,10 +113,10 @@ func (v *Vault) Load(ctx context.Context, r *Record) (*Function, error) {
 	return &Function{ID: r.ID, Manifest: r.Manifest, Dir: e.tree.dir, Work: e.tree.work, cache: v.cache, entry: e}, nil
 }
 
-func (v *Vault) load(ctx context.Context, r *Record, admit admit) (tree, error) {
+func (v *Vault) load(ctx context.Context, r *Record, turn Turn, admit admit) (tree, error) {
 	stop := context.AfterFunc(ctx, r.body.cancel)
 	defer stop()
-	leave, err := v.enter(ctx, r.Manifest.Owner)
+	leave, err := v.unpacking(ctx, turn)
 	if err != nil {
 		return tree{}, err
 	}
@@ -176,8 +175,9 @@ func (v *Vault) unpack(ctx context.Context, zip io.ReaderAt, size int64, admit a
 }
 
 // Temporary unpacks a function of owner's that is stored nowhere; it is gone when it is released.
-func (v *Vault) Temporary(ctx context.Context, owner wire.Subject, zip io.ReaderAt, size int64) (*Function, error) {
-	leave, err := v.enter(ctx, owner)
+// It is unpacked in a turn of theirs.
+func (v *Vault) Temporary(ctx context.Context, owner wire.Subject, turn Turn, zip io.ReaderAt, size int64) (*Function, error) {
+	leave, err := v.unpacking(ctx, turn)
 	if err != nil {
 		return nil, err
 	}
@@ -189,19 +189,31 @@ func (v *Vault) Temporary(ctx context.Context, owner wire.Subject, zip io.Reader
 	return &Function{Dir: e.tree.dir, Work: e.tree.work, cache: v.cache, entry: e}, nil
 }
 
-// enter waits for one of the places in which functions are unpacked, of which an owner has one at a time.
-func (v *Vault) enter(ctx context.Context, owner wire.Subject) (leave func(), err error) {
-	next, err := v.turns.take(ctx, owner)
+// Turn is held by as many at once as the channel holds.
+type Turn chan struct{}
+
+// Take waits for a turn until ctx ends.
+func (t Turn) Take(ctx context.Context) (leave func(), err error) {
+	select {
+	case t <- struct{}{}:
+		return func() { <-t }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// unpacking waits for one of the places in which functions are unpacked, when it is the caller's turn.
+func (v *Vault) unpacking(ctx context.Context, turn Turn) (leave func(), err error) {
+	next, err := turn.Take(ctx)
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case v.loading <- struct{}{}:
-		return func() { <-v.loading; next() }, nil
-	case <-ctx.Done():
+	done, err := v.loading.Take(ctx)
+	if err != nil {
 		next()
-		return nil, ctx.Err()
+		return nil, err
 	}
+	return func() { done(); next() }, nil
 }
 
 // Deploy is a function to be stored.
