@@ -78,7 +78,7 @@ image-test:
 
 ## test-machine: the jail's battery, the journey and upgrades in virtual machines; half an hour where they are emulated
 test-machine: image
-	CAPE_TEST_FULL=1 CAPE_TEST_MACHINE=1 CAPE_TEST_ENCLAVE=qemu CAPE_TEST_IMAGE=$(CURDIR)/bin/cape-runtime-dev.eif \
+	CAPE_TEST_FULL=1 CAPE_TEST_MACHINE=1 \
 		$(GO) test -count=1 -v -timeout 60m -p 1 -run 'Machine|Production|Upgrade' ./test/e2e ./test/production ./test/hostile
 
 ## image-twice: everything from nothing, twice, at two paths: the same bytes

@@ -29,7 +29,7 @@ func TestBattery(t *testing.T) { battery(t, enter(t)) }
 // TestBatteryInMachine is the same where the runtime is the first process of a virtual machine. An emulated one takes
 // a quarter of an hour.
 func TestBatteryInMachine(t *testing.T) {
-	if os.Getenv("CAPE_TEST_MACHINE") == "" {
+	if !platform.InMachines() {
 		t.Skip("takes long: make test-machine runs it")
 	}
 	battery(t, enter(t, platform.InMachine(t, "../..")...))

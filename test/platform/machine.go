@@ -34,3 +34,6 @@ func InMachine(t *testing.T, root string) []string {
 	}
 	return []string{"--enclave", "qemu", "--image", image}
 }
+
+// InMachines says whether tests that can do with either are to have virtual machines in the place of processes.
+func InMachines() bool { return os.Getenv("CAPE_TEST_MACHINE") != "" }

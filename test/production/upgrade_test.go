@@ -12,9 +12,9 @@ import (
 )
 
 // flags are those of a platform with image A.
-func flags() []string {
-	if os.Getenv("CAPE_TEST_ENCLAVE") == "qemu" {
-		return []string{"--enclave", "qemu", "--image", os.Getenv("CAPE_TEST_IMAGE")}
+func flags(t *testing.T) []string {
+	if platform.InMachines() {
+		return platform.InMachine(t, "../..")
 	}
 	return nil
 }
@@ -24,8 +24,9 @@ func flags() []string {
 // image with one more word on its command line.
 func upgraded(t *testing.T) []string {
 	t.Helper()
-	if os.Getenv("CAPE_TEST_ENCLAVE") == "qemu" {
-		return []string{"--enclave", "qemu", "--image", anotherImage(t, os.Getenv("CAPE_TEST_IMAGE"))}
+	if platform.InMachines() {
+		flags := platform.InMachine(t, "../..")
+		return append(flags[:3], anotherImage(t, flags[3]))
 	}
 	b, err := os.ReadFile(platform.Binary("cape-runtime-dev"))
 	if err != nil {
@@ -95,7 +96,7 @@ func measured(t *testing.T, p *platform.Platform) map[string]string {
 // publisher, and not by an image of another one.
 func TestUpgrades(t *testing.T) {
 	dir := t.TempDir()
-	a := platform.Start(t, dir, flags()...)
+	a := platform.Start(t, dir, flags(t)...)
 	echo := a.Deploy(platform.Function(t, "echo", platform.App("def cape_handler(d): return d\n")))
 	secret := a.Must("encrypt", "a secret")
 	imageA := measured(t, a)
@@ -121,7 +122,7 @@ func TestUpgrades(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r := platform.CapedOnce(t, append([]string{"dev", "--data-dir", dir, "--listen", "127.0.0.1:0"}, flags()...)...); r.Code != 1 || r.Out != "" {
+	if r := platform.CapedOnce(t, append([]string{"dev", "--data-dir", dir, "--listen", "127.0.0.1:0"}, flags(t)...)...); r.Code != 1 || r.Out != "" {
 		t.Errorf("an image of another publisher came up: %+v", r)
 	}
 	for _, name := range []string{"signing.pem", "signing.key"} {
@@ -129,7 +130,7 @@ func TestUpgrades(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	again := platform.Start(t, dir, flags()...)
+	again := platform.Start(t, dir, flags(t)...)
 	if got := again.Must("run", echo, "still"); got != "still\n" {
 		t.Errorf("back with the first publisher: %q", got)
 	}

@@ -27,11 +27,10 @@ import (
 
 func TestMain(m *testing.M) { platform.Main(m, "../..") }
 
-// With CAPE_TEST_ENCLAVE=qemu and CAPE_TEST_IMAGE=FILE (a development image) workers run
-// virtual machines in the place of processes.
-func kind() []string {
-	if os.Getenv("CAPE_TEST_ENCLAVE") == "qemu" {
-		return []string{"--enclave", "qemu", "--image", os.Getenv("CAPE_TEST_IMAGE"), "--memory", "3072"}
+// kind is of which kind a worker's enclaves are.
+func kind(t *testing.T) []string {
+	if platform.InMachines() {
+		return platform.InMachine(t, "../..")
 	}
 	return []string{"--enclave", "process"}
 }
@@ -179,7 +178,7 @@ func (w *world) serve(more ...string) (p *process, clients, workers string) {
 // workerArgs are those of a worker, and of kms init, in the played AWS of dir.
 func (w *world) workerArgs(workers string) []string {
 	return append([]string{"--control-plane", workers, "--worker-token", w.path("worker-token"), "--development", w.path("aws"),
-		"--development-ca", w.path("issuer.pem"), "--allow-private", "127.0.0.1", "--run-dir", w.run, "-v"}, kind()...)
+		"--development-ca", w.path("issuer.pem"), "--allow-private", "127.0.0.1", "--run-dir", w.run, "-v"}, kind(w.t)...)
 }
 
 func (w *world) worker(workers string, more ...string) *process {
