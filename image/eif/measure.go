@@ -55,7 +55,7 @@ type meter struct {
 	first       nitro.PCR
 	ramdisks    int
 	crc         uint32
-	buf         []byte
+	bufs        [2][]byte
 }
 
 func newMeter(crc uint32) *meter {
@@ -70,21 +70,29 @@ func (m *meter) section(ctx context.Context, s Section, r io.Reader, w io.Writer
 	if s.Kind == Ramdisk {
 		m.ramdisks++
 	}
-	if n := min(s.Size, chunk); int64(len(m.buf)) < n {
-		m.buf = make([]byte, n)
-	}
-	for left := s.Size; left > 0; {
-		if err := ctx.Err(); err != nil {
-			return err
+	left := s.Size
+	read := func(i int) ([]byte, error) {
+		n := min(left, chunk)
+		if int64(len(m.bufs[i])) < n {
+			m.bufs[i] = make([]byte, n)
 		}
-		b := m.buf[:min(left, chunk)]
+		b := m.bufs[i][:n]
+		left -= n
 		if _, err := io.ReadFull(r, b); err != nil {
-			return fmt.Errorf("reading %s: %w", s.Kind, cutShort(err))
+			return nil, fmt.Errorf("reading %s: %w", s.Kind, cutShort(err))
 		}
-		if err := m.add(s.Kind, b, w); err != nil {
-			return fmt.Errorf("writing %s: %w", s.Kind, err)
+		return b, ctx.Err()
+	}
+	b, err := read(0)
+	for i := 1; err == nil && len(b) > 0; i ^= 1 {
+		var next []byte
+		if failed := m.add(s.Kind, b, w, func() { next, err = read(i) }); failed != nil {
+			return fmt.Errorf("writing %s: %w", s.Kind, failed)
 		}
-		left -= int64(len(b))
+		b = next
+	}
+	if err != nil {
+		return err
 	}
 	if s.Kind == Ramdisk && m.ramdisks == 1 {
 		m.first = finish(m.all)
@@ -92,8 +100,8 @@ func (m *meter) section(ctx context.Context, s Section, r io.Reader, w io.Writer
 	return nil
 }
 
-// add hashes and writes one chunk, the parts side by side.
-func (m *meter) add(k Kind, b []byte, w io.Writer) (err error) {
+// add hashes and writes one chunk while the next is read, all side by side.
+func (m *meter) add(k Kind, b []byte, w io.Writer, next func()) (err error) {
 	write := func() {
 		if w != nil {
 			_, err = w.Write(b)
@@ -114,9 +122,11 @@ func (m *meter) add(k Kind, b []byte, w io.Writer) (err error) {
 		write()
 		second()
 		measured()
+		next()
 		return err
 	}
 	var g sync.WaitGroup
+	g.Go(next)
 	g.Go(write)
 	g.Go(second)
 	measured()
