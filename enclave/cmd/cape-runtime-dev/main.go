@@ -80,14 +80,14 @@ func parseFlags(args []string) (boot.Parts, bool, error) {
 			return boot.Parts{}, false, err
 		}
 	}
-	network, setClock := vsock.AF(vsock.CIDHost), machine.SetClock
-	if *links != "" { // a process on the host's own kernel
-		network, setClock = vsock.Unix(*links, true), nil
-	}
-	return boot.Parts{
-		Network: network, SetClock: setClock, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
+	p := boot.Parts{
+		Network: vsock.AF(vsock.CIDHost), SetClock: machine.SetClock, SecondClock: machine.HypervisorClock, NSM: dial, Endpoints: endpoints, BirthRoots: ownRoot,
 		Python: *python, Worker: *worker, Scratch: *scratch, Degraded: true, Log: os.Stdout,
-	}, *layers, nil
+	}
+	if *links != "" { // a process on the host's own kernel
+		p.Network, p.SetClock, p.SecondClock = vsock.Unix(*links, true), nil, nil
+	}
+	return p, *layers, nil
 }
 
 // printLayers builds a jail and says which of its layers there are.

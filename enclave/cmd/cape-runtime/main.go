@@ -49,11 +49,11 @@ func parts() boot.Parts {
 		Network:   vsock.AF(vsock.CIDParent),
 		NSM:       func(context.Context, vsock.Network) (nsm.Transport, error) { return nsm.OpenDevice() },
 		Endpoints: endpoints,
-		SetClock:  machine.SetClock,
-		Python:    python,
-		Worker:    worker,
-		Scratch:   machine.Scratch,
-		Log:       os.Stdout,
+		SetClock:  machine.SetClock, SecondClock: machine.HypervisorClock,
+		Python:  python,
+		Worker:  worker,
+		Scratch: machine.Scratch,
+		Log:     os.Stdout,
 	}
 }
 

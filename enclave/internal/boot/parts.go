@@ -24,6 +24,8 @@ type Parts struct {
 	// SetClock sets the kernel's clock to the security module's time, never to what the host
 	// says; nil: the machine is not the runtime's own.
 	SetClock func(time.Time) error
+	// SecondClock is compared with the module's time, and has no other effect; nil: there is none.
+	SecondClock func() (time.Time, error)
 	// Python is the interpreter, Scratch a directory in memory for the runtime alone.
 	Python, Scratch string
 	// Worker is the folder of the image's compiled copy of package python; empty: there is none.

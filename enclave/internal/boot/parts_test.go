@@ -1,9 +1,12 @@
 package boot
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +15,7 @@ import (
 
 	"github.com/cape-functions/cape/core/attest/nitro"
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/boot/event"
 	"github.com/cape-functions/cape/enclave/internal/nsm"
 	nsmkit "github.com/cape-functions/cape/enclave/internal/nsm/testkit"
 	"github.com/cape-functions/cape/vsock"
@@ -111,11 +115,11 @@ func TestCredentials(t *testing.T) {
 func TestKernelClockFollowsTheModule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		module, set := time.Now().Add(time.Hour), []time.Time{}
-		c, err := newClock(func() (time.Time, error) { return module, nil }, func(t time.Time) error {
+		c := &clock{read: func() (time.Time, error) { return module, nil }, set: func(t time.Time) error {
 			set = append(set, t)
 			return nil
-		})
-		if err != nil || len(set) != 1 || !set[0].Equal(module) {
+		}}
+		if err := c.sync(); err != nil || len(set) != 1 || !set[0].Equal(module) {
 			t.Fatalf("an hour behind: %v, %v", set, err)
 		}
 		module = time.Now().Add(time.Second)
@@ -127,8 +131,48 @@ func TestKernelClockFollowsTheModule(t *testing.T) {
 			t.Errorf("a minute ahead: %v, %v", set, err)
 		}
 		refuse := errors.New("refused")
-		if _, err := newClock(c.read, func(time.Time) error { return refuse }); !errors.Is(err, refuse) {
+		c.set = func(time.Time) error { return refuse }
+		if err := c.sync(); !errors.Is(err, refuse) {
 			t.Errorf("a kernel that refuses: %v", err)
+		}
+	})
+}
+
+// TestDocumentsKeepTheClock: a machine that was stopped is found out by the next document, not by the next minute.
+func TestDocumentsKeepTheClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ahead, set := time.Duration(0), 0
+		d := nsm.New(nsmkit.New("clock", func() time.Time { return time.Now().Add(ahead) }))
+		a := attestor{d, &clock{read: d.Time, set: func(time.Time) error { set++; return nil }}}
+		if err := a.clock.sync(); err != nil {
+			t.Fatal(err)
+		}
+		ahead = time.Hour
+		if _, err := a.Attest(nsm.Request{}); err != nil || set != 1 || time.Until(a.clock.now()) < time.Hour-time.Second {
+			t.Errorf("%v, the kernel's clock was set %d times, the runtime's is %s ahead", err, set, time.Until(a.clock.now()))
+		}
+	})
+}
+
+// TestSecondClock: another clock is compared, and never believed.
+func TestSecondClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		for other, differs := range map[time.Duration]bool{0: false, 900 * time.Millisecond: false, -time.Minute: true, time.Hour: true} {
+			out.Reset()
+			c := &clock{
+				log:    event.New(&out),
+				read:   func() (time.Time, error) { return time.Now(), nil },
+				second: func() (time.Time, error) { return time.Now().Add(other), nil },
+				set:    func(got time.Time) error { t.Errorf("the kernel's clock was set to %s", got); return nil },
+			}
+			if err := c.sync(); err != nil || !c.now().Equal(time.Now()) || strings.Contains(out.String(), event.ClocksDiffer) != differs {
+				t.Errorf("%s away: %v, %s, log %q", other, err, c.now(), out.String())
+			}
+		}
+		c := &clock{read: func() (time.Time, error) { return time.Now(), nil }, second: func() (time.Time, error) { return time.Time{}, os.ErrNotExist }}
+		if err := c.sync(); err != nil {
+			t.Errorf("none there: %v", err)
 		}
 	})
 }
@@ -137,13 +181,13 @@ func TestClockIsTheModules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		module := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 		fail := false
-		c, err := newClock(func() (time.Time, error) {
+		c := &clock{log: slog.New(slog.DiscardHandler), read: func() (time.Time, error) {
 			if fail {
 				return time.Time{}, errors.New("no answer")
 			}
 			return module, nil
-		}, nil)
-		if err != nil {
+		}}
+		if err := c.sync(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
@@ -152,7 +196,7 @@ func TestClockIsTheModules(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
-		go func() { c.keep(ctx, slog.New(slog.DiscardHandler)); close(done) }()
+		go func() { c.keep(ctx); close(done) }()
 		module = module.Add(time.Hour) // the machine was stopped for an hour
 		time.Sleep(resync)
 		synctest.Wait()

@@ -71,7 +71,8 @@ func run(ctx context.Context, parts Parts, log *slog.Logger) error {
 	}
 	r := &runtime{parts: parts, log: log, device: nsm.New(transport)}
 	defer r.device.Close()
-	if r.clock, err = newClock(r.device.Time, parts.SetClock); err != nil {
+	r.clock = &clock{read: r.device.Time, set: parts.SetClock, second: parts.SecondClock, log: log}
+	if err := r.clock.sync(); err != nil {
 		return at("clock", err)
 	}
 	if r.boot, r.cfg, err = fetch(ctx, parts.Network); err != nil {

@@ -85,7 +85,7 @@ func (r *runtime) serve(ctx context.Context) error {
 func (r *runtime) attend(ctx context.Context, c *clock, keys *keyring.Keyring, srv *session.Server, l net.Listener, f *front) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go c.keep(ctx, r.log)
+	go c.keep(ctx)
 	go func() {
 		if err := f.serve(ctx, srv, r.log); err != nil {
 			cancel(err)
@@ -238,7 +238,7 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, si
 		return nil, nil, err
 	}
 	srv, err := session.New(session.Config{
-		NSM: r.device, Tokens: tokens, Vault: stored, Functions: &functions{host, rules}, TLS: f.hash,
+		NSM: attestor{r.device, c}, Tokens: tokens, Vault: stored, Functions: &functions{host, rules}, TLS: f.hash,
 		SigningKey: signing.checksums, ReceiptKey: signing.receipts, Now: c.now, Config: r.boot.Config, Birth: r.boot.Birth,
 		Python: host.Python(), Platform: host.Platform(), Limits: r.cfg.Limits, Log: r.log,
 		Memory: messageMemory(),

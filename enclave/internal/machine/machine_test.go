@@ -162,3 +162,20 @@ func TestHeartbeat(t *testing.T) {
 		t.Errorf("nobody there: %v", err)
 	}
 }
+
+// TestDeviceClock: where KVM has a clock for its guests, it is read; nothing else is taken for one.
+func TestDeviceClock(t *testing.T) {
+	if _, err := deviceClock(filepath.Join(t.TempDir(), "ptp0")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no device: %v", err)
+	}
+	if _, err := deviceClock(os.DevNull); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("another device: %v", err)
+	}
+	got, err := HypervisorClock()
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return
+	}
+	if err != nil || time.Since(got).Abs() > time.Hour {
+		t.Errorf("%s, %v", got, err)
+	}
+}

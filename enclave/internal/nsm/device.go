@@ -14,9 +14,6 @@ const (
 	MaxAnswer  = 0x3000
 )
 
-// MaxRandom is how many bytes one GetRandom may bring, in bytes.
-const MaxRandom = 256
-
 // Transport carries one request to a module and brings back its answer, both CBOR as in
 // aws-nitro-enclaves-nsm-api. Implementations are safe for concurrent use, end every
 // exchange in bounded time, and return answers of at most MaxAnswer bytes.
@@ -43,20 +40,6 @@ type Request struct {
 	UserData []byte
 	// PublicKey is at most 1024 bytes.
 	PublicKey []byte
-}
-
-// Description is what a module says about itself.
-type Description struct {
-	// ModuleID names the enclave.
-	ModuleID string
-	// Version is major, minor, patch.
-	Version [3]uint16
-	// MaxPCRs is the number of registers.
-	MaxPCRs int
-	// LockedPCRs are the indexes of the locked registers, as the module lists them.
-	LockedPCRs []int
-	// Digest is the hash of the registers, always nitro.DigestSHA384.
-	Digest string
 }
 
 // Attest returns a fresh attestation document (COSE_Sign1) that carries what r says.
@@ -130,63 +113,6 @@ func (d *Device) Lock(i int) error {
 	return nil
 }
 
-// LockRange locks the registers 0 to n-1.
-func (d *Device) LockRange(n int) error {
-	if n < 1 || n > nitro.MaxPCRs {
-		return fmt.Errorf("locking %d registers: %w", n, ErrInvalidIndex)
-	}
-	if err := d.call("LockPCRs", rangeRequest{uint16(n)}, nil); err != nil {
-		return fmt.Errorf("locking %d registers: %w", n, err)
-	}
-	return nil
-}
-
-// Describe returns what the module says about itself.
-func (d *Device) Describe() (Description, error) {
-	var a struct {
-		Major    uint16   `cbor:"version_major"`
-		Minor    uint16   `cbor:"version_minor"`
-		Patch    uint16   `cbor:"version_patch"`
-		ModuleID string   `cbor:"module_id"`
-		MaxPCRs  uint16   `cbor:"max_pcrs"`
-		Locked   []uint16 `cbor:"locked_pcrs"`
-		Digest   string   `cbor:"digest"`
-	}
-	if err := d.call("DescribeNSM", nil, &a); err != nil {
-		return Description{}, fmt.Errorf("asking the module to describe itself: %w", err)
-	}
-	out := Description{ModuleID: a.ModuleID, Version: [3]uint16{a.Major, a.Minor, a.Patch}, MaxPCRs: int(a.MaxPCRs), Digest: a.Digest}
-	if a.Digest != nitro.DigestSHA384 || a.MaxPCRs == 0 || a.MaxPCRs > nitro.MaxPCRs {
-		return Description{}, fmt.Errorf("asking the module to describe itself: %w: %d registers of %q", ErrAnswer, a.MaxPCRs, a.Digest)
-	}
-	for _, i := range a.Locked {
-		if i >= a.MaxPCRs {
-			return Description{}, fmt.Errorf("asking the module to describe itself: %w: PCR%d is locked but does not exist", ErrAnswer, i)
-		}
-		out.LockedPCRs = append(out.LockedPCRs, int(i))
-	}
-	return out, nil
-}
-
-// Random returns n bytes of the module's entropy, asking as often as it takes.
-func (d *Device) Random(n int) ([]byte, error) {
-	out := make([]byte, 0, max(n, 0))
-	for len(out) < n {
-		var a struct {
-			Random []byte `cbor:"random"`
-		}
-		err := d.call("GetRandom", nil, &a)
-		if err == nil && (len(a.Random) == 0 || len(a.Random) > MaxRandom) {
-			err = fmt.Errorf("%w: %d random bytes", ErrAnswer, len(a.Random))
-		}
-		if err != nil {
-			return nil, fmt.Errorf("asking for entropy: %w", err)
-		}
-		out = append(out, a.Random[:min(len(a.Random), n-len(out))]...)
-	}
-	return out, nil
-}
-
 // Time returns the module's clock, read from a fresh document: the authority on time,
 // since the enclave's own clock is the host's to slow down. Who signed the document, and
 // how, is for those to judge who do not stand before the module itself.
@@ -195,11 +121,7 @@ func (d *Device) Time() (time.Time, error) {
 	if err != nil {
 		return time.Time{}, fmt.Errorf("reading the module's clock: %w", err)
 	}
-	t, err := timestampOf(raw)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("reading the module's clock: %w: %w", ErrAnswer, err)
-	}
-	return t, nil
+	return TimeOf(raw)
 }
 
 func indexOf(i int) (uint16, error) {

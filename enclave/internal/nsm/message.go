@@ -23,9 +23,6 @@ type (
 		Index uint16 `cbor:"index"`
 		Data  []byte `cbor:"data"`
 	}
-	rangeRequest struct {
-		Range uint16 `cbor:"range"`
-	}
 )
 
 // decMode accepts indefinite lengths, which the module writes in its documents and may
@@ -96,6 +93,16 @@ func decodeAnswer(raw []byte, name string, answer any) error {
 		return fmt.Errorf("%w: the fields of %s are of other types", ErrAnswer, name)
 	}
 	return nil
+}
+
+// TimeOf returns when the module made a document, one that Attest has just returned: nothing is verified. Errors match
+// ErrAnswer.
+func TimeOf(document []byte) (time.Time, error) {
+	t, err := timestampOf(document)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("reading the module's clock: %w: %w", ErrAnswer, err)
+	}
+	return t, nil
 }
 
 // timestampOf reads one field of a document (COSE_Sign1, RFC 9052, over a CBOR map).

@@ -27,6 +27,7 @@ const (
 	Refused        = "request refused"
 	Panicked       = "internal fault"
 	ClockFailed    = "security module's clock cannot be read"
+	ClocksDiffer   = "hypervisor's clock is not the security module's"
 	Stopping       = "runtime stopping"
 	Stopped        = "runtime stopped"
 	MachineReady   = "machine ready"
@@ -49,7 +50,7 @@ const (
 func messageKnown(m string) bool {
 	switch m {
 	case Starting, Measured, LayerMissing, Inspected, InspectFailed, JailsReady, Serving, Suspended, BirthDelivered,
-		SessionEnded, Refused, Panicked, ClockFailed, Stopping, Stopped, MachineReady, MachineEnding, TLSServing, TLSFailed:
+		SessionEnded, Refused, Panicked, ClockFailed, ClocksDiffer, Stopping, Stopped, MachineReady, MachineEnding, TLSServing, TLSFailed:
 		return true
 	}
 	return false

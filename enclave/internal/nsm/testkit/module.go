@@ -28,7 +28,6 @@ type Module struct {
 	mu     sync.Mutex
 	pcrs   [nitro.MaxPCRs]nitro.PCR
 	locked [nitro.MaxPCRs]bool
-	random byte
 	asked  int
 }
 
@@ -101,7 +100,6 @@ func (m *Module) Exchange(req []byte) ([]byte, error) {
 
 type fields struct {
 	Index     int    `cbor:"index"`
-	Range     int    `cbor:"range"`
 	Data      []byte `cbor:"data"`
 	UserData  []byte `cbor:"user_data"`
 	Nonce     []byte `cbor:"nonce"`
@@ -146,23 +144,6 @@ func (m *Module) handle(name string, f fields) (answer map[string]any, code stri
 		}
 		m.locked[f.Index] = true
 		return nil, ""
-	case "LockPCRs":
-		if f.Range < 1 || f.Range > nitro.MaxPCRs {
-			return nil, "InvalidIndex"
-		}
-		for i := range f.Range {
-			m.locked[i] = true
-		}
-		return nil, ""
-	case "DescribeNSM":
-		return m.describe(), ""
-	case "GetRandom":
-		out := make([]byte, 256)
-		for i := range out {
-			m.random++
-			out[i] = m.random
-		}
-		return map[string]any{"random": out}, ""
 	}
 	return nil, "InvalidOperation"
 }
@@ -182,17 +163,4 @@ func (m *Module) attest(f fields) (map[string]any, string) {
 		return nil, "InvalidArgument"
 	}
 	return map[string]any{"document": raw}, ""
-}
-
-func (m *Module) describe() map[string]any {
-	locked := []int{}
-	for i, l := range m.locked {
-		if l {
-			locked = append(locked, i)
-		}
-	}
-	return map[string]any{
-		"version_major": 1, "version_minor": 0, "version_patch": 0, "module_id": "i-0123456789abcdef0-enc0123456789abcdef",
-		"max_pcrs": nitro.MaxPCRs, "locked_pcrs": locked, "digest": "SHA384",
-	}
 }
