@@ -81,7 +81,7 @@ def serve(control: socket.socket, setup: dict[str, Any]) -> None:
     while True:
         message, fds, _, _ = socket.recv_fds(control, MAX_MESSAGE, 16)
         if not message:
-            return
+            return  # the runtime is gone: what this process forked ends with it
         try:
             serve_cell(setup, json.loads(message), fds)
         except OSError as error:

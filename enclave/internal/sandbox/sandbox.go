@@ -80,7 +80,6 @@ type Sandbox struct {
 	whyDevices string
 	layers     []Layer
 	null       *os.File
-	spawn      chan spawnRequest
 	quit       chan struct{} // closed by Close
 	ready      chan *Jail    // built, and waiting for what they are to become
 	used       chan struct{} // closed by the first function
@@ -101,7 +100,7 @@ func New(cfg Config) (*Sandbox, error) {
 	if cfg.Spare == 0 {
 		cfg.Spare = runtime.NumCPU() + 2
 	}
-	s := &Sandbox{cfg: cfg, spawn: make(chan spawnRequest), quit: make(chan struct{}), used: make(chan struct{}), ready: make(chan *Jail, cfg.Spare), jails: map[*Jail]struct{}{}}
+	s := &Sandbox{cfg: cfg, quit: make(chan struct{}), used: make(chan struct{}), ready: make(chan *Jail, cfg.Spare), jails: map[*Jail]struct{}{}}
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.dir))
 	}
@@ -111,7 +110,6 @@ func New(cfg Config) (*Sandbox, error) {
 	if err := s.mountDevices(); err != nil {
 		s.whyDevices = err.Error()
 	}
-	go spawner(s.spawn, s.quit)
 	j, err := s.probe(whyUsers)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())

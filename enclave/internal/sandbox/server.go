@@ -17,7 +17,7 @@ const (
 	serverTime  = 10 * time.Minute
 )
 
-// server is a running fork server. It is left to end when its last jail has.
+// server is a running fork server. It is left to end when its last jail has; when the runtime is gone, it ends by itself.
 type server struct {
 	process  *os.Process
 	control  *peer
@@ -50,7 +50,7 @@ func (s *Sandbox) startServer() (*server, error) {
 	}
 	defer theirs.Close()
 	tmp := "/tmp"
-	p, err := s.run(s.cfg.Server, &os.ProcAttr{
+	p, err := os.StartProcess(s.cfg.Server[0], s.cfg.Server, &os.ProcAttr{
 		Dir: "/", Files: []*os.File{s.null, s.null, s.null, theirs}, Sys: s.attributes(),
 		Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + tmp, "TMPDIR=" + tmp, "LANG=C.UTF-8"},
 	})

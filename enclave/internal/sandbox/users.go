@@ -115,7 +115,7 @@ func (u *users) giveBack(id uint64) {
 // attributes returns how the fork server is cloned: with namespaces, it is root in a user namespace of its own,
 // with the users that jails may get.
 func (s *Sandbox) attributes() *syscall.SysProcAttr {
-	a := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	a := &syscall.SysProcAttr{Setsid: true}
 	if s.plain {
 		return a
 	}
