@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"sync"
@@ -240,7 +241,7 @@ func (s *spares) make(p *pool) *Process {
 		process.Close()
 		return nil
 	}
-	process.memory = process.jail.Memory()
+	process.memory = cmp.Or(process.jail.Memory(), p.key.limits.Memory+p.key.limits.Scratch) // at most, where nobody counts
 	return process
 }
 

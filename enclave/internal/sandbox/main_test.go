@@ -34,6 +34,9 @@ func TestOtherWorlds(t *testing.T) {
 	for _, w := range []testkit.World{testkit.Ordinary, testkit.Nested, testkit.Bare} {
 		t.Run(string(w), func(t *testing.T) { testkit.Again(t, w, "^Test(Jail|Sandbox)") })
 	}
+	if os.Getuid() == 0 {
+		t.Run(string(testkit.Legacy), func(t *testing.T) { testkit.Again(t, testkit.Legacy, "^Test(SandboxLayers|SandboxClose|JailFreezes)$") })
+	}
 }
 
 // change replaces text in one of our Python files.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ const (
 	Ordinary World = "ordinary" // an ordinary user
 	Nested   World = "nested"   // user, mount and network namespaces around the runtime, one user mapped
 	Bare     World = "bare"     // an ordinary user who may not make user namespaces
+	Legacy   World = "legacy"   // root, where no cgroups of version 2 are mounted
 )
 
 // worldVariable tells a test binary that was started again where it is.
@@ -42,9 +44,20 @@ func Current() World { return World(os.Getenv(worldVariable)) }
 
 // Enter does what is left to do in a world; call it in TestMain.
 func Enter() {
-	if Current() == Bare {
+	switch Current() {
+	case Bare:
 		if err := os.WriteFile(maxUsers, []byte("0"), 0); err != nil {
 			panic("testkit: forbidding user namespaces: " + err.Error())
+		}
+	case Legacy:
+		info, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			panic("testkit: reading what is mounted: " + err.Error())
+		}
+		for line := range strings.Lines(string(info)) {
+			if f := strings.Fields(line); strings.Contains(line, " - cgroup2 ") && unix.Unmount(f[4], unix.MNT_DETACH) != nil {
+				panic("testkit: " + f[4] + " stays mounted")
+			}
 		}
 	}
 }
@@ -78,7 +91,7 @@ func Again(t *testing.T, w World, pattern string) {
 	cmd.SysProcAttr = attributes(w)
 	cmd.Dir = here
 	owner := os.Getuid()
-	if owner == 0 && w != Nested {
+	if owner == 0 && w != Nested && w != Legacy {
 		owner, cmd.Dir = nobody, tmp
 	}
 	for _, d := range []string{dir, tmp} {
@@ -129,6 +142,8 @@ func attributes(w World) *syscall.SysProcAttr {
 		if root {
 			return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 		}
+	case Legacy:
+		return &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	case Nested:
 		return &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
 			UidMappings: one(0, os.Getuid()), GidMappings: one(0, os.Getgid())}
