@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 const (
@@ -84,6 +85,33 @@ func (r *room) take(pools map[spareKey]*pool, by map[any]uint64, more uint64) bo
 	r.taken = append(r.taken, victim.ready[0])
 	victim.ready = victim.ready[1:]
 	return true
+}
+
+// forget makes room for another function of owner's, by letting go of the one that was called least lately: of an owner who has more,
+// else of the owner's own, and for who has none of anybody's who has rested a while. The caller ends it, if there is one. s.mu is held.
+func (s *spares) forget(owner any, now time.Time) *pool {
+	count := map[any]int{}
+	most := 0
+	for _, p := range s.pools {
+		count[p.options.Owner]++
+		most = max(most, count[p.options.Owner])
+	}
+	mine := count[owner]
+	var victim *pool
+	for _, p := range s.pools {
+		whose, rested := p.options.Owner, now.Sub(p.last)
+		may := count[whose] == most && most > mine+1
+		if most <= mine+1 {
+			may = (whose == owner || mine == 0) && rested > oftenCalled
+		}
+		if may && p.making == 0 && (victim == nil || p.last.Before(victim.last)) {
+			victim = p
+		}
+	}
+	if victim != nil {
+		delete(s.pools, victim.key)
+	}
+	return victim
 }
 
 // freeMemory is how much memory the machine can give, in bytes.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,33 +118,6 @@ func (s *spares) take(o Options) *Process {
 	return nil
 }
 
-// forget makes room for another function of owner's, by letting go of the one that was called least lately: of an owner who has more,
-// else of the owner's own, and for who has none of anybody's who has rested a while. The caller ends it, if there is one. s.mu is held.
-func (s *spares) forget(owner any, now time.Time) *pool {
-	count := map[any]int{}
-	most := 0
-	for _, p := range s.pools {
-		count[p.options.Owner]++
-		most = max(most, count[p.options.Owner])
-	}
-	mine := count[owner]
-	var victim *pool
-	for _, p := range s.pools {
-		whose, rested := p.options.Owner, now.Sub(p.last)
-		may := count[whose] == most && most > mine+1
-		if most <= mine+1 {
-			may = (whose == owner || mine == 0) && rested > oftenCalled
-		}
-		if may && p.making == 0 && (victim == nil || p.last.Before(victim.last)) {
-			victim = p
-		}
-	}
-	if victim != nil {
-		delete(s.pools, victim.key)
-	}
-	return victim
-}
-
 // end closes a pool's spares, and lets go of the function; the pool is no longer in the list.
 func (p *pool) end() {
 	for _, spare := range p.ready {
@@ -193,7 +167,7 @@ func (p *pool) want(now time.Time) int {
 	since := now.Sub(p.last)
 	interval := max(p.interval, since/2) // calls that stopped coming are rare calls
 	often := p.interval > 0 && interval < oftenCalled
-	if now.Before(p.rest) || since > spareIdle || p.loading == 0 || !often && p.loading < heavyImport {
+	if since > spareIdle || p.loading == 0 || !often && p.loading < heavyImport {
 		return 0
 	}
 	if p.interval == 0 {
@@ -202,7 +176,8 @@ func (p *pool) want(now time.Time) int {
 	return min(1+int(math.Ceil(float64(p.loading)/float64(interval))), sparePerOne)
 }
 
-// next returns a pool that wants one more spare, of the owner for whom least was imported lately, or nil. It counts it as being made.
+// next returns a pool that wants one more spare for which there is room, of the owner for whom least was imported lately, or nil. It counts
+// it as being made.
 func (s *spares) next() *pool {
 	r := newRoom()
 	defer r.close()
@@ -212,19 +187,21 @@ func (s *spares) next() *pool {
 	for _, p := range s.pools {
 		busy[p.options.Owner] = busy[p.options.Owner] || p.making > 0
 	}
-	var best *pool
+	var wanting []*pool
 	now := time.Now()
 	for _, p := range s.pools {
-		owner := p.options.Owner
-		if !busy[owner] && len(p.ready) < p.want(now) && (best == nil || s.spent[owner] < s.spent[best.options.Owner]) {
-			best = p
+		if !busy[p.options.Owner] && !now.Before(p.rest) && len(p.ready) < p.want(now) {
+			wanting = append(wanting, p)
 		}
 	}
-	if best == nil || s.closed || !r.fits(s.pools, best.options.Owner, best.memory) {
-		return nil
+	slices.SortFunc(wanting, func(a, b *pool) int { return cmp.Compare(s.spent[a.options.Owner], s.spent[b.options.Owner]) })
+	for _, p := range wanting {
+		if !s.closed && r.fits(s.pools, p.options.Owner, p.memory) {
+			p.making++
+			return p
+		}
 	}
-	best.making++
-	return best
+	return nil
 }
 
 // make imports a function ahead; nil when it could not be.
