@@ -246,13 +246,13 @@ func (r *runtime) server(c *clock, keys *keyring.Keyring, host *handler.Host, si
 	return srv, stored, err
 }
 
-// messageMemory is what the messages of all sessions may take, in bytes: a quarter of a small machine.
+// messageMemory is what the messages of all sessions may take, in bytes: half of a small machine.
 func messageMemory() int64 {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) != nil {
 		return 0 // session's own
 	}
-	return min(4<<30, int64(info.Totalram)*int64(info.Unit)/4)
+	return min(session.AllMessages, int64(info.Totalram)*int64(info.Unit)/2)
 }
 
 // functions joins what packages handler and intake do for a session.

@@ -81,8 +81,8 @@ func answer(ctx context.Context, conn net.Conn, rpc rpcFunc, reserve reserveFunc
 	if conn.SetDeadline(time.Now().Add(rpcTime)) != nil {
 		return
 	}
-	g := &gate{conn: conn, reserve: reserve, end: time.Now().Add(rpcTime), release: func() {}}
-	defer func() { g.release() }()
+	g := &gate{conn: conn, reserve: reserve, end: time.Now().Add(rpcTime)}
+	defer g.leave()
 	var req rpcRequest
 	res := rpcResponse{ID: json.RawMessage("null")}
 	result, err := "", error(nil)
@@ -133,16 +133,19 @@ func perform(ctx context.Context, req *rpcRequest, rpc rpcFunc) (string, error) 
 type gate struct {
 	conn    net.Conn
 	reserve reserveFunc // nil: everything is allowed
-	release func()
+	release func()      // not nil once it is large
 	end     time.Time
 	read    int
-	large   bool
 }
 
 func (g *gate) Read(p []byte) (n int, err error) {
 	if g.read >= smallRPC {
-		if err := g.enlarge(); err != nil {
-			return 0, err
+		if g.release == nil && g.reserve != nil {
+			release, err := g.reserve(heldRPC)
+			if err != nil {
+				return 0, errLarge
+			}
+			g.release = release
 		}
 		if err := g.conn.SetReadDeadline(time.Now().Add(min(rpcPause, time.Until(g.end)))); err != nil {
 			return 0, err
@@ -153,18 +156,8 @@ func (g *gate) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// enlarge waits until the share has room.
-func (g *gate) enlarge() error {
-	for !g.large && g.reserve != nil {
-		release, err := g.reserve(heldRPC)
-		if err == nil {
-			g.large, g.release = true, release
-			break
-		}
-		if time.Now().After(g.end) {
-			return errLarge
-		}
-		time.Sleep(20 * time.Millisecond)
+func (g *gate) leave() {
+	if g.release != nil {
+		g.release()
 	}
-	return nil
 }

@@ -57,16 +57,15 @@ func TestLargeRequestsTakeOfTheShare(t *testing.T) {
 	}
 }
 
-func TestLargeRequestsWaitForTheShare(t *testing.T) {
-	after := time.Now().Add(100 * time.Millisecond)
+func TestLargeRequestsBeyondTheShare(t *testing.T) {
 	reserve := func(int64) (func(), error) {
-		if time.Now().Before(after) {
-			return nil, errors.New("full")
-		}
-		return func() {}, nil
+		return func() { t.Error("what was not taken is given back") }, errors.New("full")
 	}
-	if res := asked(t, reserve, func(c net.Conn) { io.WriteString(c, encrypt(1<<20)) }); res.Error != nil {
-		t.Error(*res.Error)
+	if res := asked(t, reserve, func(c net.Conn) { io.WriteString(c, encrypt(1<<20)) }); res.Error == nil || *res.Error != errLarge.Error() {
+		t.Errorf("got %v", res)
+	}
+	if res := asked(t, reserve, func(c net.Conn) { io.WriteString(c, encrypt(1<<10)) }); res.Error != nil {
+		t.Errorf("a small one: %s", *res.Error)
 	}
 }
 

@@ -43,9 +43,9 @@ func parse(name, value string) (n uint64, help string) {
 		n, help = uint64(d.Milliseconds()), `a text like "30s" or "2m"`
 	default:
 		shift := uint(0)
-		for unit, s := range map[string]uint{"KiB": 10, "MiB": 20, "GiB": 30} {
-			if digits, ok := strings.CutSuffix(text, unit); ok && quoted {
-				text, shift = strings.TrimSuffix(digits, " "), s
+		for _, u := range units() {
+			if digits, ok := strings.CutSuffix(text, u.name); ok && quoted {
+				text, shift = strings.TrimSuffix(digits, " "), u.shift
 			}
 		}
 		if n, err = strconv.ParseUint(text, 10, 63); quoted != (shift > 0) || n > math.MaxInt64>>shift {
@@ -131,6 +131,13 @@ func rows(l *wire.LimitsConfig) []row {
 	}
 }
 
+type unit struct {
+	name  string
+	shift uint
+}
+
+func units() []unit { return []unit{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} }
+
 // inUnits writes a limit as cape.toml would.
 func inUnits(name string, n uint64) string {
 	switch name {
@@ -141,10 +148,7 @@ func inUnits(name string, n uint64) string {
 	case "time":
 		return (time.Duration(n) * time.Millisecond).String()
 	}
-	for _, u := range []struct {
-		name  string
-		shift uint
-	}{{"GiB", 30}, {"MiB", 20}, {"KiB", 10}} {
+	for _, u := range units() {
 		if n>>u.shift > 0 && n&(1<<u.shift-1) == 0 {
 			return strconv.FormatUint(n>>u.shift, 10) + u.name
 		}

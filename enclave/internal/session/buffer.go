@@ -13,6 +13,9 @@ const (
 	// smallBuffer is the size of a buffer on the heap; what does not fit gets memory of its
 	// own that grows without being copied and goes back to the system at once.
 	smallBuffer = 64 << 10
+	// AllMessages is what the messages of all sessions may take together, where there is as much: the largest input
+	// of version 1, which is there twice while it is opened, and a result as large fit into half of it.
+	AllMessages = 4<<30 + 64<<20
 	// budgetStep is how a large buffer's share of the budget grows.
 	budgetStep = 16 << 20
 )

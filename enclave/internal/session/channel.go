@@ -133,7 +133,7 @@ func (c *channel) next(want websocket.MessageType, max int64) (*buffer, error) {
 		c.watch.expect(limits.Stall)
 		progress = c.watch.touch
 	}
-	b := c.v.memory().buffer(max)
+	b := c.v.tenant.buffer(max)
 	err = b.fill(r, progress)
 	c.watch.expect(limits.Idle)
 	switch {

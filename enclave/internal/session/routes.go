@@ -30,23 +30,17 @@ type visit struct {
 	route  string
 	policy []byte // text of the KEK's policy
 	guest  *guest
-	tenant *tenant // who it was admitted for; nil: nobody yet
+	tenant *tenant // whom it was admitted for, or the strangers
 }
 
 // admit makes of a guest a session of h.
-func (v *visit) admit(h vault.Holder) (f *fault) {
-	if v.tenant, f = v.s.seats.take(h); f == nil {
+func (v *visit) admit(h vault.Holder) *fault {
+	t, f := v.s.seats.take(h)
+	if f == nil {
+		v.tenant = t
 		v.guest.leave()
 	}
 	return f
-}
-
-// memory is what messages are counted against.
-func (v *visit) memory() *memory {
-	if v.tenant != nil {
-		return &v.tenant.memory
-	}
-	return &v.s.strangers
 }
 
 // policySum is what v1 documents say of the policy.
@@ -82,7 +76,7 @@ func (s *Server) serve(route string, h visitor) http.Handler {
 			writeFault(w, unavailable())
 			return
 		}
-		v := &visit{s: s, route: route, policy: policy, guest: guestOf(r)}
+		v := &visit{s: s, route: route, policy: policy, guest: guestOf(r), tenant: &s.strangers}
 		if !s.lobby.fits(s.cfg.MaxHandshakes) {
 			v.refuse(w, crowded())
 			return
@@ -93,7 +87,7 @@ func (s *Server) serve(route string, h visitor) http.Handler {
 		defer cancel()
 		defer context.AfterFunc(era, cancel)()
 		defer func() {
-			if v.tenant != nil {
+			if v.tenant != &s.strangers {
 				s.seats.give(v.tenant)
 			}
 		}()

@@ -73,7 +73,7 @@ type Config struct {
 	Log              *slog.Logger
 	// MaxSessions bounds the sessions at once, MaxHandshakes the connections that are none yet; 0: wire's.
 	MaxSessions, MaxHandshakes int
-	// Memory bounds the messages of all sessions together, in bytes; 0: 4 GiB.
+	// Memory bounds the messages of all sessions together, in bytes; 0: AllMessages.
 	Memory   int64
 	Timeouts Timeouts
 }
@@ -83,7 +83,7 @@ type Server struct {
 	cfg        Config
 	log        *slog.Logger
 	lobby      lobby
-	strangers  memory // of connections that are not admitted
+	strangers  tenant // of connections that are not admitted
 	seats      seats
 	receiptDER []byte // SPKI of ReceiptKey's
 	routes     http.Handler
@@ -103,7 +103,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.MaxSessions = orDefault(cfg.MaxSessions, wire.MaxSessions)
 	cfg.MaxHandshakes = orDefault(cfg.MaxHandshakes, wire.MaxHandshakes)
-	all := &budget{free: orDefault(cfg.Memory, 4<<30)}
+	all := &budget{free: orDefault(cfg.Memory, AllMessages)}
 	t := &cfg.Timeouts
 	t.Handshake = orDefault(t.Handshake, wire.Handshake)
 	t.Patience = orDefault(t.Patience, wire.HandshakePatience)
@@ -112,7 +112,7 @@ func New(cfg Config) (*Server, error) {
 	t.Write = orDefault(t.Write, wire.BodyStall)
 	t.Linger = orDefault(t.Linger, 2*time.Second)
 	t.Tick = orDefault(t.Tick, time.Second)
-	s := &Server{cfg: cfg, log: cfg.Log, lobby: lobby{patience: t.Patience}, strangers: memory{budget: all},
+	s := &Server{cfg: cfg, log: cfg.Log, lobby: lobby{patience: t.Patience}, strangers: tenant{memory: memory{budget: all}},
 		seats:      seats{budget: all, free: cfg.MaxSessions, tenants: make(map[vault.Holder]*tenant)},
 		receiptDER: receiptDER}
 	s.routes = s.handler()

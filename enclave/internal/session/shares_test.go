@@ -67,6 +67,26 @@ func TestMemoryIsLeftForOthers(t *testing.T) {
 	}
 }
 
+// TestLargestMessagesFit: where nobody else needs any, one input and one result of the largest size have room.
+func TestLargestMessagesFit(t *testing.T) {
+	m := &memory{budget: &budget{free: AllMessages}}
+	const in = wire.MaxInput + wire.SealOverhead + 1
+	grow := func(all int64) {
+		t.Helper()
+		for held := int64(0); held < all; held += budgetStep {
+			if err := m.take(min(budgetStep, all-held)); err != nil {
+				t.Fatalf("after %d bytes: %v", held, err)
+			}
+		}
+	}
+	grow(in)
+	if err := m.take(in); err != nil {
+		t.Fatalf("while it is opened: %v", err)
+	}
+	m.give(in)
+	grow(wire.MaxOutput + 1)
+}
+
 // TestSmallMessagesCount: many small ones are as large as few large ones.
 func TestSmallMessagesCount(t *testing.T) {
 	m := newMemory(smallBuffer)

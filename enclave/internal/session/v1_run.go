@@ -180,7 +180,7 @@ func (c *channel) sealed(key *seal.SessionKey, limit int64) (*buffer, error) {
 // invoke runs the handler on one input and sends the result.
 func (c *channel) invoke(ctx context.Context, prog *program, plain []byte) error {
 	s := c.v.s
-	out := c.v.memory().buffer(int64(s.cfg.Limits.Output))
+	out := c.v.tenant.buffer(int64(s.cfg.Limits.Output))
 	defer out.release()
 	sum := sha256.Sum256(plain)
 	if err := prog.invoke(ctx, bytes.NewReader(plain), out); err != nil {

@@ -161,7 +161,7 @@ func (x *exchange) sit(h vault.Holder) error {
 	if f := v.admit(h); f != nil {
 		return f
 	}
-	x.who.tenant, x.in.mem = v.tenant, v.memory()
+	x.who.tenant, x.in.mem = v.tenant, &v.tenant.memory
 	go func() {
 		defer x.in.fail(errGone)
 		defer v.recover(func() { x.c.raw.Close() })

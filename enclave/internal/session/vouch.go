@@ -25,7 +25,7 @@ func (s *Server) Vouch(ctx context.Context, l net.Listener) {
 		}
 		s.sessions.Add(1)
 		defer s.sessions.Done()
-		v := &visit{s: s, route: routeVouch, guest: guestOf(r)}
+		v := &visit{s: s, route: routeVouch, guest: guestOf(r), tenant: &s.strangers}
 		defer v.recover(nil)
 		v.converse(ctx, w, r, wire.SubprotocolV2, func(_ context.Context, c *channel) error { return s.vouch(c, r) })
 	}))

@@ -315,3 +315,33 @@ func TestCallersTakeTurns(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatFailsTakesNoRoom though it was admitted.
+func TestWhatFailsTakesNoRoom(t *testing.T) {
+	broken := true
+	f := setup(t, func(c *vault.Config) {
+		c.Limits.Cache = 250
+		c.Unpack = func(ctx context.Context, zip io.ReaderAt, size int64, dir string, admit func(int64) error) (*intake.Layout, error) {
+			layout, err := unpackWhole(ctx, zip, size, dir, admit)
+			if broken && err == nil {
+				err = intake.ErrInvalid
+			}
+			return layout, err
+		}
+	})
+	id := f.store(content(t, 100), alice(), "echo")
+	for range 3 {
+		if _, err := f.load(id); !errors.Is(err, intake.ErrInvalid) {
+			t.Fatalf("got %v", err)
+		}
+		if _, err := f.vault.Temporary(t.Context(), alice(), f.turn(alice()), bytes.NewReader(content(t, 100)), 100); !errors.Is(err, intake.ErrInvalid) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	broken = false
+	if fn, err := f.load(id); err != nil {
+		t.Error(err)
+	} else {
+		fn.Release()
+	}
+}
