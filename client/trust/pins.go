@@ -96,12 +96,20 @@ const (
 )
 
 // TrustText says in one line whom a runtime believes: its issuers, with where their keys
-// come from or who signs them, and its role.
+// come from or who signs them, and its role. Where not all is shown, the measurement tells it from others.
 func TrustText(t *wire.Trust) string {
+	cut := false
+	quoted := func(s string) string {
+		if len(s) > maxNameShown {
+			s, cut = s[:maxNameShown], true
+		}
+		// Addresses and ARNs have no spaces: nothing in quotes looks like a line of ours.
+		return strings.ReplaceAll(strconv.QuoteToASCII(s), " ", `\x20`)
+	}
 	var parts []string
 	for n, i := range t.Issuers {
 		if n == maxIssuersShown {
-			parts = append(parts, fmt.Sprintf("%d MORE ISSUERS", len(t.Issuers)-n))
+			cut, parts = true, append(parts, fmt.Sprintf("%d MORE ISSUERS", len(t.Issuers)-n))
 			break
 		}
 		keys := "keys signed by " + hex.EncodeToString(i.Signer)
@@ -110,17 +118,11 @@ func TrustText(t *wire.Trust) string {
 		}
 		parts = append(parts, "issuer "+quoted(i.Iss)+", "+keys)
 	}
-	return strings.Join(append(parts, "role "+quoted(t.Role)), "; ")
-}
-
-// quoted is s in quotes, without anything that could look like a line of ours: addresses and
-// ARNs have no spaces.
-func quoted(s string) string {
-	more := ""
-	if len(s) > maxNameShown {
-		s, more = s[:maxNameShown], "…"
+	parts = append(parts, "role "+quoted(t.Role))
+	if m, err := wire.TrustMeasurement(*t); cut && err == nil {
+		parts = append(parts, fmt.Sprintf("NOT ALL IS SHOWN, SHA-384 %x", m))
 	}
-	return strings.ReplaceAll(strconv.QuoteToASCII(s), " ", `\x20`) + more
+	return strings.Join(parts, "; ")
 }
 
 // pinChecks are the lines of a report about what a document commits to.

@@ -119,8 +119,13 @@ func TestLines(t *testing.T) {
 	for range 1000 {
 		believes.Issuers = append(believes.Issuers, wire.Issuer{Iss: strings.Repeat(" ", 700) + forged, JWKS: &evil})
 	}
-	if text := trust.TrustText(believes); len(text) > 64<<10 || strings.Contains(text, "  ") {
+	text := trust.TrustText(believes)
+	if len(text) > 64<<10 || strings.Contains(text, "  ") {
 		t.Errorf("%d bytes: %.200s", len(text), text)
+	}
+	believes.Issuers[999].Iss = "https://another.example/"
+	if trust.TrustText(believes) == text {
+		t.Error("what is not shown makes no difference")
 	}
 }
 
