@@ -13,6 +13,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/cape-functions/cape/core/account"
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/session"
 )
@@ -287,6 +288,29 @@ func TestAccountsAloneTakeNoSessions(t *testing.T) {
 	})
 	f.enter("/v1/test", "bob") // the last place
 	f.begin("/v1/run/"+id, opening("", newAccount(t))).refused(0, wire.CodeNotFound)
+}
+
+// TestAccountsOfAUserShareSessions: who makes more accounts gets no more of what there is.
+func TestAccountsOfAUserShareSessions(t *testing.T) {
+	f := setup(t, func(c *session.Config) { c.MaxSessions = 4 })
+	zip := zipOf(t, "e/app.py", "")
+	deploy := func(name string) string {
+		f.alice = newAccount(t)
+		m := f.manifest(name, zip)
+		m.Access = wire.AccessGrant
+		return f.deployV2(m, zip)
+	}
+	one, first := deploy("one"), f.alice
+	two, second := deploy("two"), f.alice
+	answer := func(id string, key *account.Key) any { return f.begin("/v1/run/"+id, opening("", key)).next() }
+	for n := 0; n < 2; { // those of the deploys may still be ending
+		if _, ok := answer(one, first).(*wire.Accepted); ok {
+			n++
+		}
+	}
+	if m, ok := answer(two, second).(*wire.Failure); !ok || m.Code != wire.CodeQuota {
+		t.Errorf("another account of the same user: %+v", m)
+	}
 }
 
 func TestPanicsEndTheirSessionAlone(t *testing.T) {

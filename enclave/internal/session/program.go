@@ -71,7 +71,7 @@ func (p *program) invoke(ctx context.Context, input io.Reader, output io.Writer)
 func (p *program) start(ctx context.Context) error {
 	o := handler.Options{Tree: p.fn.Dir, Work: p.fn.Work, Limits: p.s.cfg.Limits, RPC: p.opener.rpc, Reserve: p.opener.tenant.reserve, Stdout: p.stdout, Stderr: p.stderr}
 	if p.fn.Manifest != nil { // one that is stored may be called again
-		o.Hold, o.Owner = p.fn.Hold, p.opener.holder
+		o.Hold, o.Owner = p.fn.Hold, p.opener.legacy
 	} else if p.stderr != nil {
 		limits, err := intake.ReadLimits(filepath.Join(p.fn.Dir, p.fn.Work), p.s.cfg.Limits)
 		if err != nil {

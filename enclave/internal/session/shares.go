@@ -15,7 +15,8 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
-// tenant is whom sessions count for: a user as the issuer names it, or an account that shows no token.
+// tenant is whom sessions count for: a user as the issuer names it. Accounts cost nothing: one that shows no token counts for the
+// user as whom it deployed the function that it runs.
 type tenant struct {
 	memory
 	holder   vault.Holder

@@ -34,7 +34,7 @@ func (s *Server) runV2(ctx context.Context, x *exchange, r *http.Request) error 
 		return f
 	}
 	if x.who.tenant == nil {
-		if err := x.sit(vault.Account(*x.who.acct)); err != nil {
+		if err := x.sit(vault.LegacyUser(rec.Manifest.Owner)); err != nil {
 			rec.Close()
 			return err
 		}
