@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/elastic/go-seccomp-bpf/arch"
 	"golang.org/x/net/bpf"
@@ -104,9 +105,13 @@ var refused = []string{
 	"fsetxattr", "removexattr", "lremovexattr", "fremovexattr", "sched_setscheduler", "sched_setparam", "sched_setattr", "ioprio_set", "seccomp",
 }
 
-// filter returns the seccomp program of every worker. Each rule ends in a verdict of its own, so that no later comparison
+// owners are calls by which who owns a file changes it, wherever it lies: Landlock does not look at them. A jail that has not its own tree
+// and user would reach everything of the runtime's user by them: there they do nothing, and say that they did.
+var owners = []string{"chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes", "utimensat", "futimesat"}
+
+// filter returns the seccomp program of every worker; shared: it has the runtime's tree and user. Each rule ends in a verdict of its own, so that no later comparison
 // sees an argument where it expects a number. io_uring and clone3, whose arguments a filter cannot see, are unknown calls: C libraries do without.
-func filter() ([]bpf.RawInstruction, error) {
+func filter(shared bool) ([]bpf.RawInstruction, error) {
 	info, err := arch.GetInfo(runtime.GOARCH)
 	if err != nil {
 		return nil, fmt.Errorf("making the system call filter: %w", err)
@@ -126,7 +131,11 @@ func filter() ([]bpf.RawInstruction, error) {
 		}
 	}
 	for _, name := range allowed {
-		add(name, bpf.RetConstant{Val: allow})
+		verdict := uint32(allow)
+		if shared && slices.Contains(owners, name) {
+			verdict = unix.SECCOMP_RET_ERRNO // of 0
+		}
+		add(name, bpf.RetConstant{Val: verdict})
 	}
 	for _, r := range argumentRules {
 		add(r.name, r.body()...)

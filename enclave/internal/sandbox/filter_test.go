@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -34,9 +35,11 @@ func judge(t testing.TB, vm *bpf.VM, machine, number uint32, args ...uint64) uin
 	return uint32(verdict)
 }
 
-func newVM(t testing.TB) (*bpf.VM, *arch.Info) {
+func newVM(t testing.TB) (*bpf.VM, *arch.Info) { return vmOf(t, false) }
+
+func vmOf(t testing.TB, shared bool) (*bpf.VM, *arch.Info) {
 	t.Helper()
-	raw, err := filter()
+	raw, err := filter(shared)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,6 +56,21 @@ func newVM(t testing.TB) (*bpf.VM, *arch.Info) {
 		t.Fatal(err)
 	}
 	return vm, info
+}
+
+// TestFilterOfSharedTrees: what an owner may do to any file does nothing, and the rest is as it is elsewhere.
+func TestFilterOfSharedTrees(t *testing.T) {
+	usual, info := newVM(t)
+	shared, _ := vmOf(t, true)
+	for name, number := range info.SyscallNames {
+		want := judge(t, usual, uint32(info.ID), uint32(number))
+		if slices.Contains(owners, name) {
+			want = unix.SECCOMP_RET_ERRNO
+		}
+		if got := judge(t, shared, uint32(info.ID), uint32(number)); got != want {
+			t.Errorf("%s: %#x, not %#x", name, got, want)
+		}
+	}
 }
 
 func TestFilter(t *testing.T) {

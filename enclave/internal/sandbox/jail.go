@@ -3,7 +3,9 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -136,7 +138,7 @@ func (j *Jail) release() error {
 	}
 	for _, dir := range []string{j.dir, j.devices} {
 		if dir != "" {
-			errs = append(errs, os.RemoveAll(dir))
+			errs = append(errs, removeAll(dir))
 		}
 	}
 	if j.id != 0 {
@@ -147,6 +149,37 @@ func (j *Jail) release() error {
 	s.mu.Unlock()
 	j.server.leave()
 	return errors.Join(errs...)
+}
+
+// removeAll removes a folder of a function's: it may have closed folders, and put more of them into each other than can be open at
+// once. So what is in one moves up.
+func removeAll(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return os.RemoveAll(dir)
+	}
+	defer root.Close()
+	for {
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) == 0 {
+			return errors.Join(err, os.Remove(dir))
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				root.Chmod(e.Name(), 0o700)
+				below, _ := fs.ReadDir(root.FS(), e.Name())
+				for _, b := range below {
+					if from := filepath.Join(e.Name(), b.Name()); root.Remove(from) != nil {
+						root.Chmod(from, 0o700)
+						root.Rename(from, randomName())
+					}
+				}
+			}
+			if err := root.Remove(e.Name()); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
 }
 
 // Done is closed when nothing of the jail is left.

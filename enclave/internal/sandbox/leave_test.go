@@ -93,6 +93,35 @@ func TestJailLeavesNothing(t *testing.T) {
 	nothingLeft(t, s, j.keeper.pid, j.worker.pid)
 }
 
+// TestJailLeavesNoFiles: folders that nobody may list, and more of them in each other than can be open at once.
+func TestJailLeavesNoFiles(t *testing.T) {
+	s := newSandbox(t)
+	kept := filepath.Join(t.TempDir(), "kept")
+	if err := os.WriteFile(kept, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j := start(t, s, function(t, "import os\ndef cape_handler(x):\n  os.mkdir('closed', 0o300)\n  open('closed/file', 'w').close()\n  os.chmod('closed', 0)\n"+
+		"  os.symlink('"+filepath.Dir(kept)+"', 'link')\n  os.symlink('"+filepath.Dir(kept)+"', 'closed/link') if os.access('closed', 3) else 0\n"+
+		"  for _ in range(1200):\n    os.mkdir('d', 0o300)\n    os.chdir('d')\n"+
+		"  try: os.chmod('"+kept+"', 0o666)\n  except OSError: pass\n  open('f', 'w').close()\n  return 'made'"))
+	out, err := call(t, j, "")
+	if err != nil || out != "made" {
+		t.Fatal(out, err)
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(kept); err != nil || info.Mode() != 0o600 {
+		t.Errorf("a file of the runtime's user: %v, %v", info, err)
+	}
+	if j.dir != "" {
+		if _, err := os.Lstat(j.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the jail's folder: %v", err)
+		}
+	}
+	nothingLeft(t, s)
+}
+
 // TestJailCollectsOrphans: the keeper buries what a function leaves to it.
 func TestJailCollectsOrphans(t *testing.T) {
 	s := newSandbox(t)

@@ -35,7 +35,7 @@ type server struct {
 
 // startServer executes a fork server and sets it up.
 func (s *Sandbox) startServer() (*server, error) {
-	program, err := filter()
+	program, err := filter(s.plain && !s.users.own())
 	if err != nil {
 		return nil, err
 	}
