@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,22 @@ const (
 	heartbeatWithin = 10 * time.Second
 	entropyWithin   = 5 * time.Second
 )
+
+// bounds are the kernel's own for all processes, threads and open files together. It derives them from the machine's memory, and
+// functions could reach them: each has bounds of its own, but there are as many as sessions. Then no process gets a file or a
+// thread, and the runtime, which does without neither, ends. What is left to bound all functions is memory: what the kernel
+// keeps for threads and files of a jail is counted there.
+var bounds = map[string]string{"kernel/pid_max": "4194304", "kernel/threads-max": "2097152", "fs/file-max": "9223372036854775807"}
+
+// raise sets them, below dir.
+func raise(dir string) error {
+	for name, most := range bounds {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(most), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // checkEntropy wants the kernel to be fed by source (a driver's name or, ending in a dot, the
 // beginning of one), and its generator to be seeded.

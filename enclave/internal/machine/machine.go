@@ -91,6 +91,9 @@ func prepare(cfg Config) (stage string, err error) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files}); err != nil {
 		return "limits", err
 	}
+	if err := raise("/proc/sys"); err != nil {
+		return "limits", err
+	}
 	text, err := os.ReadFile("/proc/meminfo")
 	if err == nil {
 		err = checkMemory(string(text))

@@ -179,3 +179,24 @@ func TestDeviceClock(t *testing.T) {
 		t.Errorf("%s, %v", got, err)
 	}
 }
+
+// TestBoundsAreOutOfReach: all functions together come to none of the kernel's own bounds.
+func TestBoundsAreOutOfReach(t *testing.T) {
+	dir := t.TempDir()
+	if raise(dir) == nil {
+		t.Error("no error without a place to set them")
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "kernel"), 0o700), os.Mkdir(filepath.Join(dir, "fs"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := raise(dir); err != nil {
+		t.Fatal(err)
+	}
+	const most = wire.MaxSessions * wire.MaxHandlerProcs
+	for name, need := range map[string]int{"kernel/pid_max": 2 * most, "kernel/threads-max": 2 * most, "fs/file-max": most * wire.MaxHandlerFiles} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if n, err2 := strconv.Atoi(string(text)); errors.Join(err, err2) != nil || n < need {
+			t.Errorf("%s: %q, less than %d", name, text, need)
+		}
+	}
+}
