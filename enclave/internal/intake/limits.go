@@ -171,11 +171,11 @@ func ReadLimits(folder string, l wire.LimitsConfig) (wire.LimitsConfig, error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return l, nil
 	}
-	if err != nil {
-		return l, fmt.Errorf("reading %s: %w", configName, err)
+	var text []byte
+	if err == nil {
+		defer f.Close()
+		text, err = io.ReadAll(io.LimitReader(f, wire.MaxFunctionConfig+1))
 	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, wire.MaxFunctionConfig+1))
 	if err != nil {
 		return l, fmt.Errorf("reading %s: %w", configName, err)
 	}

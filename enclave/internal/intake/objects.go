@@ -8,6 +8,7 @@ import (
 	"io"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +17,9 @@ var machines = map[string]elf.Machine{
 	"linux-x86_64":  elf.EM_X86_64,
 	"linux-aarch64": elf.EM_AARCH64,
 }
+
+// machO are the first four bytes of what macOS loads.
+var machO = []uint32{0xfeedface, 0xfeedfacf, 0xcefaedfe, 0xcffaedfe, 0xcafebabe, 0xcafebabf}
 
 // lenELF is the part of an ELF header that says what it is for.
 const lenELF = 20
@@ -58,7 +62,7 @@ func checkObject(r Rules, name string, content io.Reader) (io.Reader, error) {
 func foreign(head []byte, platform string) string {
 	want, known := machines[platform]
 	switch {
-	case len(head) >= 4 && isMachO(binary.BigEndian.Uint32(head)):
+	case len(head) >= 4 && slices.Contains(machO, binary.BigEndian.Uint32(head)):
 		return "built for macOS"
 	case len(head) < lenELF || !bytes.HasPrefix(head, []byte(elf.ELFMAG)) || !known:
 		return ""
@@ -72,12 +76,4 @@ func foreign(head []byte, platform string) string {
 		return ""
 	}
 	return "built for another processor (" + strings.ToLower(strings.TrimPrefix(got.String(), "EM_")) + ")"
-}
-
-func isMachO(magic uint32) bool {
-	switch magic {
-	case 0xfeedface, 0xfeedfacf, 0xcefaedfe, 0xcffaedfe, 0xcafebabe, 0xcafebabf:
-		return true
-	}
-	return false
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -155,20 +156,9 @@ func (b *buffer) fill(r io.Reader, progress func()) error {
 
 // Write implements io.Writer.
 func (b *buffer) Write(p []byte) (int, error) {
-	written := 0
-	for len(p) > 0 {
-		room, err := b.room()
-		if err != nil {
-			return written, err
-		}
-		n := copy(room, p)
-		b.data = b.data[:len(b.data)+n]
-		if int64(len(b.data)) > b.max {
-			return written, errLimit
-		}
-		p, written = p[n:], written+n
-	}
-	return written, nil
+	before := len(b.data)
+	err := b.fill(bytes.NewReader(p), func() {})
+	return len(b.data) - before, err
 }
 
 // replace puts data, which is no longer than what the buffer holds, in the place of it, and gives back what it does not need.

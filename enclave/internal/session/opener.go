@@ -202,7 +202,7 @@ func directoryOf(plain []byte) []byte {
 // rpc answers cape_encrypt within the function. Its errors' texts are shown to the function.
 // A tenant's are worked on by half of the processors at most.
 func (o *opener) rpc(ctx context.Context, method string, arg []byte) ([]byte, error) {
-	leave, err := o.tenant.requests.Take(ctx)
+	leave, err := vault.Take(ctx, o.tenant.requests)
 	if err != nil {
 		return nil, err
 	}

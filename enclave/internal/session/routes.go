@@ -56,9 +56,9 @@ func (s *Server) handler() http.Handler {
 	run := s.serve(routeRun, s.socket(s.run, s.runV2))
 	mux.Handle("GET /v1/run/{id}", run)
 	mux.Handle("GET /v1/run/{user}/{name}", run)
-	mux.Handle("GET /v1/deploy", s.serve(routeDeploy, s.socket(s.deploy, s.deployV2)))
-	mux.Handle("GET /v1/test", s.serve(routeTest, s.socket(s.test, s.testV2)))
-	mux.Handle("GET /v1/key", s.serve(routeKey, s.socket(s.key, s.keyV2)))
+	mux.Handle("GET /v1/deploy", s.serve(routeDeploy, s.socket(s.managed(true, s.deployV1), s.deployV2)))
+	mux.Handle("GET /v1/test", s.serve(routeTest, s.socket(s.managed(false, s.testV1), s.testV2)))
+	mux.Handle("GET /v1/key", s.serve(routeKey, s.socket(s.managed(false, s.keyV1), s.keyV2)))
 	mux.Handle("GET /v1/user/{user}/key", s.serve(routeUserKey, s.userKey))
 	mux.HandleFunc("GET /healthz", s.health)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {

@@ -56,7 +56,7 @@ func (s *seats) take(h vault.Holder) (*tenant, *fault) {
 
 // check decides whether a zip may be deployed or tested, and unpacks all of it for that.
 func (s *Server) check(ctx context.Context, t *tenant, zip io.ReaderAt, size int64) error {
-	leave, err := t.checks.Take(ctx)
+	leave, err := vault.Take(ctx, t.checks)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/coder/websocket"
 
@@ -17,21 +16,7 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
-// deploy serves /v1/deploy.
-func (s *Server) deploy(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
-	p, claims, f := v.enter(ctx, r, s.manager)
-	if f == nil && claims.Username == "" {
-		f = noUsername()
-	}
-	if f != nil {
-		v.refuse(w, f)
-		return
-	}
-	v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error {
-		return s.deployV1(ctx, c, claims)
-	})
-}
-
+// deployV1 serves /v1/deploy.
 func (s *Server) deployV1(ctx context.Context, c *channel, claims *token.Claims) error {
 	nonce, err := c.nonceV1()
 	if err != nil {
@@ -107,25 +92,18 @@ func (s *Server) manifestV1(owner wire.Subject, head wire.DeployV1, checksum [32
 		Seq: uint64(s.cfg.Now().UnixMilli()), Checksum: checksum[:], Salt: salt}
 }
 
-// key serves /v1/key: the document is the answer.
-func (s *Server) key(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
-	p, claims, f := v.enter(ctx, r, s.manager)
-	if f != nil {
-		v.refuse(w, f)
-		return
-	}
-	v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error {
-		nonce, err := c.nonceV1()
-		if err != nil {
-			return err
-		}
-		c.watch.begin()
-		key, err := s.cfg.Vault.EnsureKey(ctx, vault.LegacyUser(claims.Subject), claims.Subject, claims.Username)
-		c.watch.end()
-		if err != nil {
-			return err
-		}
-		_, err = c.introduce(nonce, wire.UserDataV1{Key: key.SPKI})
+// keyV1 serves /v1/key: the document is the answer.
+func (s *Server) keyV1(ctx context.Context, c *channel, claims *token.Claims) error {
+	nonce, err := c.nonceV1()
+	if err != nil {
 		return err
-	})
+	}
+	c.watch.begin()
+	key, err := s.cfg.Vault.EnsureKey(ctx, vault.LegacyUser(claims.Subject), claims.Subject, claims.Username)
+	c.watch.end()
+	if err != nil {
+		return err
+	}
+	_, err = c.introduce(nonce, wire.UserDataV1{Key: key.SPKI})
+	return err
 }

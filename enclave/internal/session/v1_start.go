@@ -28,6 +28,21 @@ func (v *visit) enter(ctx context.Context, r *http.Request, may func(context.Con
 	return p, claims, f
 }
 
+// managed serves a route for a user's own login, who on some must have a name.
+func (s *Server) managed(named bool, talk func(context.Context, *channel, *token.Claims) error) visitor {
+	return func(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
+		p, claims, f := v.enter(ctx, r, s.manager)
+		if f == nil && named && claims.Username == "" {
+			f = noUsername()
+		}
+		if f != nil {
+			v.refuse(w, f)
+			return
+		}
+		v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error { return talk(ctx, c, claims) })
+	}
+}
+
 // nonceV1 reads the message that opens every session.
 func (c *channel) nonceV1() ([]byte, error) {
 	var start wire.StartV1

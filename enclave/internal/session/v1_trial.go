@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"net/http"
 
 	"github.com/cape-functions/cape/core/seal"
 	"github.com/cape-functions/cape/core/wire"
@@ -12,18 +11,7 @@ import (
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
-// test serves /v1/test: one function and one input, of which nothing is stored.
-func (s *Server) test(ctx context.Context, v *visit, w http.ResponseWriter, r *http.Request) {
-	p, claims, f := v.enter(ctx, r, s.manager)
-	if f != nil {
-		v.refuse(w, f)
-		return
-	}
-	v.converse(ctx, w, r, p.chosen, func(ctx context.Context, c *channel) error {
-		return s.testV1(ctx, c, claims)
-	})
-}
-
+// testV1 serves /v1/test: one function and one input, of which nothing is stored.
 func (s *Server) testV1(ctx context.Context, c *channel, claims *token.Claims) error {
 	nonce, err := c.nonceV1()
 	if err != nil {

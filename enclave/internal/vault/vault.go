@@ -116,7 +116,7 @@ func (v *Vault) Load(ctx context.Context, r *Record, turn Turn) (*Function, erro
 func (v *Vault) load(ctx context.Context, r *Record, turn Turn, admit admit) (tree, error) {
 	stop := context.AfterFunc(ctx, r.body.cancel)
 	defer stop()
-	leave, err := v.unpacking(ctx, turn)
+	leave, err := Take(ctx, turn, v.loading)
 	if err != nil {
 		return tree{}, err
 	}
@@ -177,7 +177,7 @@ func (v *Vault) unpack(ctx context.Context, zip io.ReaderAt, size int64, admit a
 // Temporary unpacks a function of owner's that is stored nowhere; it is gone when it is released.
 // It is unpacked in a turn of theirs.
 func (v *Vault) Temporary(ctx context.Context, owner wire.Subject, turn Turn, zip io.ReaderAt, size int64) (*Function, error) {
-	leave, err := v.unpacking(ctx, turn)
+	leave, err := Take(ctx, turn, v.loading)
 	if err != nil {
 		return nil, err
 	}
@@ -192,28 +192,24 @@ func (v *Vault) Temporary(ctx context.Context, owner wire.Subject, turn Turn, zi
 // Turn is held by as many at once as the channel holds.
 type Turn chan struct{}
 
-// Take waits for a turn until ctx ends.
-func (t Turn) Take(ctx context.Context) (leave func(), err error) {
-	select {
-	case t <- struct{}{}:
-		return func() { <-t }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// Take waits for turns one after the other, until ctx ends.
+func Take(ctx context.Context, turns ...Turn) (leave func(), err error) {
+	held := 0
+	leave = func() {
+		for _, t := range turns[:held] {
+			<-t
+		}
 	}
-}
-
-// unpacking waits for one of the places in which functions are unpacked, when it is the caller's turn.
-func (v *Vault) unpacking(ctx context.Context, turn Turn) (leave func(), err error) {
-	next, err := turn.Take(ctx)
-	if err != nil {
-		return nil, err
+	for _, t := range turns {
+		select {
+		case t <- struct{}{}:
+			held++
+		case <-ctx.Done():
+			leave()
+			return nil, ctx.Err()
+		}
 	}
-	done, err := v.loading.Take(ctx)
-	if err != nil {
-		next()
-		return nil, err
-	}
-	return func() { done(); next() }, nil
+	return leave, nil
 }
 
 // Deploy is a function to be stored.
