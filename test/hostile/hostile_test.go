@@ -50,6 +50,7 @@ func battery(t *testing.T, a *arena) {
 		{"resources", a.resources},
 		{"time of one call", a.timeOfOneCall},
 		{"waiting", a.waiting},
+		{"at once", a.atOnce},
 		{"handshakes", a.handshakes},
 		{"sessions", a.sessions},
 		{"requests of functions", a.requests},

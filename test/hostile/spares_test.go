@@ -1,7 +1,10 @@
 package hostile
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,4 +37,33 @@ func (a *arena) waiting(t *testing.T) {
 		}
 		time.Sleep(rest + 2*time.Second)
 	}
+}
+
+// atOnce runs attacks on everything that is shared side by side for a while: an honest function works all the time.
+func (a *arena) atOnce(t *testing.T) {
+	if os.Getenv("CAPE_TEST_FULL") == "" || a.machine {
+		t.Skip("takes a minute and all of the machine; CAPE_TEST_FULL=1 runs it")
+	}
+	restless := client.Function{Name: a.Deploy("functions/restless", "--name", "restless-too")}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, name := range []string{"memory", "memory-shared", "fork", "threads", "files", "disk", "sent", "timers", "flood", "spin"} {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				_, _ = a.client.Run(ctx, a.attacker, a.order("resources:"+name, map[string]string{"folder": "/tmp"})) // whatever comes of it
+				_, _ = a.client.Run(ctx, restless, nil)
+			}
+		})
+	}
+	runs := 0
+	for ; ctx.Err() == nil; runs++ {
+		a.checkHonest(t)
+	}
+	all.Wait()
+	t.Logf("%d honest runs meanwhile", runs)
+	if runs < 3 {
+		t.Errorf("in all that time there were %d honest runs", runs)
+	}
+	a.checkMark(t)
 }
