@@ -49,12 +49,12 @@ func battery(t *testing.T, a *arena) {
 		{"hangs", a.hangs},
 		{"resources", a.resources},
 		{"time of one call", a.timeOfOneCall},
-		{"waiting", a.waiting},
-		{"at once", a.atOnce},
 		{"handshakes", a.handshakes},
 		{"sessions", a.sessions},
 		{"requests of functions", a.requests},
 		{"carrying over", a.nothingCarriesOver},
+		{"waiting", a.waiting},
+		{"at once", a.atOnce},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			kind.run(t)
