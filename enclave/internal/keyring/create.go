@@ -24,27 +24,27 @@ var newKeyPauses = [...]time.Duration{0, time.Second, 2 * time.Second, 4 * time.
 // cfg.KeyARN is empty, cfg.Region says where. PCR16 must have been extended and locked.
 // When a key was made and something failed afterwards, the error names the key, which an
 // administrator should delete.
-func Create(ctx context.Context, cfg Config, req wire.KEKRequest) (wire.Birth, error) {
+func Create(ctx context.Context, cfg Config, req wire.KEKRequest) (birth wire.Birth, err error) {
+	defer doing("creating a KEK", &err)
 	partition, account, ok := keypolicy.ParseRole(cfg.Role)
 	if !ok || cfg.KeyARN != "" || !regionPattern.MatchString(cfg.Region) {
-		return wire.Birth{}, fmt.Errorf("creating a KEK: %w: a role and a Region are needed, and no key", ErrConfig)
+		return birth, fmt.Errorf("%w: a role and a Region are needed, and no key", ErrConfig)
 	}
 	k, err := newKeyring(cfg, place{partition, cfg.Region, account})
 	if err != nil {
-		return wire.Birth{}, fmt.Errorf("creating a KEK: %w", err)
+		return birth, err
 	}
 	policy, err := k.finalPolicy(req)
+	if err == nil {
+		err = k.create(ctx, policy)
+	}
 	if err != nil {
-		return wire.Birth{}, fmt.Errorf("creating a KEK: %w", err)
+		return birth, err
 	}
-	if err := k.create(ctx, policy); err != nil {
-		return wire.Birth{}, fmt.Errorf("creating a KEK: %w", err)
+	if birth, err = k.birth(ctx); err != nil {
+		err = fmt.Errorf("%s was made and should be deleted: %w", k.arn, err)
 	}
-	birth, err := k.birth(ctx)
-	if err != nil {
-		return wire.Birth{}, fmt.Errorf("creating a KEK: %s was made and should be deleted: %w", k.arn, err)
-	}
-	return birth, nil
+	return birth, err
 }
 
 // finalPolicy renders the policy for req and this enclave's own trust, and refuses one

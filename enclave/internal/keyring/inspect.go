@@ -28,17 +28,15 @@ const (
 // Inspect looks at the credentials and at the KEK, and returns the exact text of the key
 // policy when all of spec/kms.md holds. Errors match one of the sentinels of errors.go.
 func (k *Keyring) Inspect(ctx context.Context) (policy []byte, err error) {
+	defer doing("inspecting the KEK", &err)
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	for _, step := range []func(context.Context) error{k.checkIdentity, k.checkKey, k.checkGrants} {
 		if err := step(ctx); err != nil {
-			return nil, fmt.Errorf("inspecting the KEK: %w", err)
+			return nil, err
 		}
 	}
-	if policy, err = k.checkPolicy(ctx); err != nil {
-		return nil, fmt.Errorf("inspecting the KEK: %w", err)
-	}
-	return policy, nil
+	return k.checkPolicy(ctx)
 }
 
 func (k *Keyring) checkIdentity(ctx context.Context) error {
@@ -114,7 +112,10 @@ func (k *Keyring) checkPolicy(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return policy, own.admittedBy(p)
+	if err := own.admittedBy(p); err != nil {
+		return nil, err
+	}
+	return policy, nil
 }
 
 // registers are this enclave's own measurements.

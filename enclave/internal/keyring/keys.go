@@ -22,11 +22,19 @@ const (
 	keyExponent = 65537
 )
 
+// doing puts what was being done before an error.
+func doing(what string, err *error) {
+	if *err != nil {
+		*err = fmt.Errorf("%s: %w", what, *err)
+	}
+}
+
 // NewDataKey makes an AES-256 key, and returns it with its CiphertextBlob.
-func (k *Keyring) NewDataKey(ctx context.Context, c Context) (secret.Bytes, []byte, error) {
+func (k *Keyring) NewDataKey(ctx context.Context, c Context) (key secret.Bytes, blob []byte, err error) {
+	defer doing("making a data key", &err)
 	pairs, recipient, err := k.prepare(c)
 	if err != nil {
-		return secret.Bytes{}, nil, fmt.Errorf("making a data key: %w", err)
+		return key, nil, err
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -34,37 +42,33 @@ func (k *Keyring) NewDataKey(ctx context.Context, c Context) (secret.Bytes, []by
 		KeyId: &k.arn, KeySpec: types.DataKeySpecAes256, EncryptionContext: pairs, Recipient: recipient,
 	})
 	if err != nil {
-		return secret.Bytes{}, nil, fmt.Errorf("making a data key: %w", classify(err))
+		return key, nil, classify(err)
 	}
-	key, err := k.openDataKey(out.KeyId, out.Plaintext, out.CiphertextForRecipient)
-	if err == nil {
-		err = checkBlob(out.CiphertextBlob)
+	if err := checkBlob(out.CiphertextBlob); err != nil {
+		return key, nil, err
 	}
-	if err != nil {
-		key.Wipe()
-		return secret.Bytes{}, nil, fmt.Errorf("making a data key: %w", err)
+	if key, err = k.openDataKey(out.KeyId, out.Plaintext, out.CiphertextForRecipient); err != nil {
+		return key, nil, err
 	}
 	return key, out.CiphertextBlob, nil
 }
 
 // OpenDataKey unwraps a key of NewDataKey; c must be the same.
-func (k *Keyring) OpenDataKey(ctx context.Context, blob []byte, c Context) (secret.Bytes, error) {
+func (k *Keyring) OpenDataKey(ctx context.Context, blob []byte, c Context) (key secret.Bytes, err error) {
+	defer doing("opening a data key", &err)
 	out, err := k.decrypt(ctx, blob, c)
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("opening a data key: %w", err)
+		return key, err
 	}
-	key, err := k.openDataKey(out.KeyId, out.Plaintext, out.CiphertextForRecipient)
-	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("opening a data key: %w", err)
-	}
-	return key, nil
+	return k.openDataKey(out.KeyId, out.Plaintext, out.CiphertextForRecipient)
 }
 
 // NewKeyPair makes an RSA-4096 pair, and returns it with the blob of its private half.
-func (k *Keyring) NewKeyPair(ctx context.Context, c Context) (*rsa.PrivateKey, []byte, error) {
+func (k *Keyring) NewKeyPair(ctx context.Context, c Context) (key *rsa.PrivateKey, blob []byte, err error) {
+	defer doing("making a key pair", &err)
 	pairs, recipient, err := k.prepare(c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a key pair: %w", err)
+		return nil, nil, err
 	}
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -72,30 +76,26 @@ func (k *Keyring) NewKeyPair(ctx context.Context, c Context) (*rsa.PrivateKey, [
 		KeyId: &k.arn, KeyPairSpec: types.DataKeyPairSpecRsa4096, EncryptionContext: pairs, Recipient: recipient,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a key pair: %w", classify(err))
+		return nil, nil, classify(err)
 	}
-	key, err := k.openKeyPair(out.KeyId, out.PrivateKeyPlaintext, out.CiphertextForRecipient)
-	if err == nil {
-		err = checkBlob(out.PrivateKeyCiphertextBlob)
+	if err := checkBlob(out.PrivateKeyCiphertextBlob); err != nil {
+		return nil, nil, err
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a key pair: %w", err)
+	if key, err = k.openKeyPair(out.KeyId, out.PrivateKeyPlaintext, out.CiphertextForRecipient); err != nil {
+		return nil, nil, err
 	}
 	return key, out.PrivateKeyCiphertextBlob, nil
 }
 
 // OpenKeyPair unwraps a pair of NewKeyPair; c must be the same. The public half is
 // derived from the private one.
-func (k *Keyring) OpenKeyPair(ctx context.Context, blob []byte, c Context) (*rsa.PrivateKey, error) {
+func (k *Keyring) OpenKeyPair(ctx context.Context, blob []byte, c Context) (key *rsa.PrivateKey, err error) {
+	defer doing("opening a key pair", &err)
 	out, err := k.decrypt(ctx, blob, c)
 	if err != nil {
-		return nil, fmt.Errorf("opening a key pair: %w", err)
+		return nil, err
 	}
-	key, err := k.openKeyPair(out.KeyId, out.Plaintext, out.CiphertextForRecipient)
-	if err != nil {
-		return nil, fmt.Errorf("opening a key pair: %w", err)
-	}
-	return key, nil
+	return k.openKeyPair(out.KeyId, out.Plaintext, out.CiphertextForRecipient)
 }
 
 func (k *Keyring) decrypt(ctx context.Context, blob []byte, c Context) (*kms.DecryptOutput, error) {
@@ -163,7 +163,7 @@ func (k *Keyring) openDataKey(keyID *string, plaintext, sealed []byte) (secret.B
 	key, err := k.open(keyID, plaintext, sealed)
 	if err == nil && key.Len() != dataKeySize {
 		key.Wipe()
-		err = fmt.Errorf("%w: a data key of another size", ErrAnswer)
+		return secret.Bytes{}, fmt.Errorf("%w: a data key of another size", ErrAnswer)
 	}
 	return key, err
 }
