@@ -65,7 +65,9 @@ build_qemu() {
   : >status
   echo "deb-src [signed-by=$keyring] $mirror trixie main" >sources.list
   local options=(-qq -o Dir::Etc::sourcelist="$1/sources.list" -o Dir::Etc::sourceparts="$1/none" -o Dir::State::lists="$1/lists"
-    -o Dir::State::status="$1/status" -o Dir::Cache="$1/cache" -o APT::Sandbox::User=root)
+    -o Dir::State::status="$1/status" -o Dir::Cache="$1/cache" -o APT::Sandbox::User=root
+    -o Acquire::AllowInsecureRepositories=0 -o Acquire::AllowWeakRepositories=0 -o Acquire::AllowDowngradeToInsecureRepositories=0
+    -o APT::Get::AllowUnauthenticated=0)
   apt-get "${options[@]}" update
   say "building QEMU's nitro-enclave machine, some eight minutes on two processors"
   apt-get "${options[@]}" source --download-only qemu

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cape-functions/cape/image/internal/debian"
@@ -26,6 +27,8 @@ import (
 var (
 	// ErrDiffers: a part came out otherwise than the lock file says.
 	ErrDiffers = errors.New("what was built is not what image/lock.json says")
+	// ErrCache: others could change what lies in the cache between its being compared and its being used.
+	ErrCache = errors.New("the cache must be yours, or root's, and writable for nobody else")
 	// ErrTooLarge: an image is larger than MaxImage.
 	ErrTooLarge = errors.New("image too large")
 )
@@ -61,8 +64,11 @@ func (o Options) file(name string) string { return filepath.Join(o.Root, "image"
 // open reads the project's inputs but the lock file.
 func open(o Options) (*work, error) {
 	w := &work{Options: o}
-	for _, dir := range []string{w.debs(), w.kernels()} {
+	for _, dir := range []string{o.Cache, w.debs(), w.kernels()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		if err := checkOwn(dir); err != nil {
 			return nil, err
 		}
 	}
@@ -77,6 +83,19 @@ func open(o Options) (*work, error) {
 	w.fragment, w.cmdline = string(fragment), strings.TrimSpace(string(cmdline))
 	w.tmp, err = os.MkdirTemp(o.Cache, ".work-")
 	return w, err
+}
+
+// checkOwn refuses a folder of the cache that others may write to.
+func checkOwn(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if owner != 0 && owner != uint32(os.Geteuid()) || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%w: %s is of user %d, with mode %#o", ErrCache, dir, owner, info.Mode().Perm())
+	}
+	return nil
 }
 
 func (w *work) close() error    { return os.RemoveAll(w.tmp) }

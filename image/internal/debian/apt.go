@@ -92,6 +92,11 @@ func (a *Apt) run(ctx context.Context, dir, program string, args ...string) (str
 		"Acquire::Languages":          "none",
 		"Acquire::Retries":            "3",
 		"Debug::NoLocking":            "1",
+		// Whatever the machine's own settings allow: what a list says is pinned, so it must be signed.
+		"Acquire::AllowInsecureRepositories":            "0",
+		"Acquire::AllowWeakRepositories":                "0",
+		"Acquire::AllowDowngradeToInsecureRepositories": "0",
+		"APT::Get::AllowUnauthenticated":                "0",
 	} {
 		options = append(options, "-o", name+"="+value)
 	}

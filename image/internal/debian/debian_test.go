@@ -81,3 +81,32 @@ func TestPlace(t *testing.T) {
 		t.Errorf("outside: %v %v", left, err)
 	}
 }
+
+// TestUnsignedLists: a machine whose apt takes lists that nobody signed does not make this one do so.
+func TestUnsignedLists(t *testing.T) {
+	dir := t.TempDir()
+	for _, suite := range []string{"bookworm", "bookworm-updates", "bookworm-security"} {
+		lists := filepath.Join(dir, "mirror", "dists", suite, "main", "binary-amd64")
+		if err := os.MkdirAll(lists, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		release := "Suite: " + suite + "\nCodename: " + suite + "\nArchitectures: amd64\nComponents: main\n"
+		if err := errors.Join(os.WriteFile(filepath.Join(lists, "Packages"), nil, 0o644),
+			os.WriteFile(filepath.Join(dir, "mirror", "dists", suite, "Release"), []byte(release), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	careless := filepath.Join(dir, "apt.conf")
+	if err := os.WriteFile(careless, []byte(`Acquire::AllowInsecureRepositories "true"; Acquire::AllowWeakRepositories "true"; APT::Get::AllowUnauthenticated "true";`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("APT_CONFIG", careless)
+	mirror := "file://" + filepath.Join(dir, "mirror")
+	_, err := New(t.Context(), filepath.Join(dir, "state"), Sources{Mirror: mirror, Security: mirror, Suite: "bookworm"})
+	if errors.Is(err, ErrNoApt) {
+		t.Skip(err)
+	}
+	if err == nil {
+		t.Error("unsigned lists were read")
+	}
+}
