@@ -104,7 +104,7 @@ func TestRPC(t *testing.T) {
 		switch {
 		case bytes.HasPrefix(arg, []byte("bad")):
 			return nil, errors.New("not a Cape envelope")
-		case method == methodEncrypt:
+		case method == MethodEncrypt:
 			return []byte("cape:" + base64.StdEncoding.EncodeToString(arg)), nil
 		}
 		return base64.StdEncoding.DecodeString(strings.TrimPrefix(string(arg), "cape:"))

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Methods of cape_encrypt.
+// Methods of cape_encrypt, as Options.RPC is asked for them.
 const (
-	methodEncrypt = "CapeEncryptRPC.Encrypt"
-	methodDecrypt = "CapeEncryptRPC.Decrypt"
+	MethodEncrypt = "CapeEncryptRPC.Encrypt"
+	MethodDecrypt = "CapeEncryptRPC.Decrypt"
 )
 
 const (
@@ -115,18 +115,18 @@ func perform(ctx context.Context, req *rpcRequest, rpc rpcFunc) (string, error) 
 	}
 	argument := *req.Params[0]
 	switch req.Method {
-	case methodEncrypt:
+	case MethodEncrypt:
 		plain, err := base64.StdEncoding.DecodeString(argument)
 		if err != nil {
 			return "", errRPC
 		}
 		envelope, err := rpc(ctx, req.Method, plain)
 		return string(envelope), err
-	case methodDecrypt:
+	case MethodDecrypt:
 		plain, err := rpc(ctx, req.Method, []byte(argument))
 		return base64.StdEncoding.EncodeToString(plain), err
 	}
-	return "", errors.New("unknown method: " + methodEncrypt + " and " + methodDecrypt + " exist")
+	return "", errors.New("unknown method: " + MethodEncrypt + " and " + MethodDecrypt + " exist")
 }
 
 // gate reads a request; a large one takes memory before it goes on, and is given up when nothing more of it comes.

@@ -35,7 +35,7 @@ func asked(t *testing.T, reserve reserveFunc, write func(net.Conn)) rpcResponse 
 }
 
 func encrypt(size int) string {
-	return `{"id":1,"method":"` + methodEncrypt + `","params":["` + strings.Repeat("A", size) + `"]}`
+	return `{"id":1,"method":"` + MethodEncrypt + `","params":["` + strings.Repeat("A", size) + `"]}`
 }
 
 // TestLargeRequestsTakeOfTheShare: small ones need nothing, large ones for as long as they take.
@@ -80,7 +80,7 @@ func TestLargeRequestsThatStop(t *testing.T) {
 
 // TestParametersAreNotKept: millions of small ones would take many times their size.
 func TestParametersAreNotKept(t *testing.T) {
-	request := []byte(`{"id":1,"method":"` + methodEncrypt + `","params":[` + strings.Repeat(`"",`, 6<<20) + `""]}`)
+	request := []byte(`{"id":1,"method":"` + MethodEncrypt + `","params":[` + strings.Repeat(`"",`, 6<<20) + `""]}`)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	res := asked(t, nil, func(c net.Conn) { io.Copy(c, bytes.NewReader(request)) })

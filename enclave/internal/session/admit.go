@@ -24,12 +24,9 @@ func (s *Server) authenticate(ctx context.Context, raw string) (*token.Claims, *
 func (s *Server) manager(ctx context.Context, raw string) (*token.Claims, *fault) {
 	claims, f := s.authenticate(ctx, raw)
 	if f == nil && !claims.MayManage() {
-		f = runOnly()
+		return nil, runOnly()
 	}
-	if f != nil {
-		return nil, f
-	}
-	return claims, nil
+	return claims, f
 }
 
 func runOnly() *fault {

@@ -140,7 +140,7 @@ func (c *channel) next(want websocket.MessageType, max int64) (*buffer, error) {
 	case err == nil && typ == want:
 		return b, nil
 	case err == nil:
-		err = newFault(wire.CodeInvalidRequest, "expected "+frameName(want)+", got "+frameName(typ), "see the order of messages in the protocol")
+		err = newFault(wire.CodeInvalidRequest, "expected "+frameName[want]+", got "+frameName[typ], "see the order of messages in the protocol")
 	case errors.Is(err, errLimit):
 		err = fatal(wire.CodeTooLarge, fmt.Sprintf("the message is larger than the %d bytes allowed here", max), "send less at once")
 	case errors.Is(err, errMemory):
@@ -152,12 +152,7 @@ func (c *channel) next(want websocket.MessageType, max int64) (*buffer, error) {
 	return nil, err
 }
 
-func frameName(t websocket.MessageType) string {
-	if t == websocket.MessageBinary {
-		return "a binary frame"
-	}
-	return "a text frame"
-}
+var frameName = map[websocket.MessageType]string{websocket.MessageBinary: "a binary frame", websocket.MessageText: "a text frame"}
 
 // frame reads one binary message of at most max bytes into buf, or more room than that has.
 func (c *channel) frame(buf []byte, max int) ([]byte, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cape-functions/cape/core/envelope"
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/handler"
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
@@ -32,16 +33,7 @@ type opener struct {
 	named    bool // the account's key opens for every caller what names this function
 }
 
-// methods of cape_encrypt.
-const (
-	rpcEncrypt = "CapeEncryptRPC.Encrypt"
-	rpcDecrypt = "CapeEncryptRPC.Decrypt"
-)
-
-var (
-	errMethod    = errors.New("no such method")
-	errNotSealed = errors.New("not a Cape envelope: it does not begin with cape:")
-)
+var errNotSealed = errors.New("not a Cape envelope: it does not begin with cape:")
 
 func (o *opener) key(ctx context.Context, h vault.Holder) (*vault.CapeKey, error) {
 	k, err := o.s.cfg.Vault.Key(ctx, h)
@@ -207,33 +199,21 @@ func (o *opener) rpc(ctx context.Context, method string, arg []byte) ([]byte, er
 		return nil, err
 	}
 	defer leave()
-	switch method {
-	case rpcEncrypt:
+	if method == handler.MethodEncrypt {
 		sealed, err := o.seal(ctx, arg)
 		return sealed, public(err)
-	case rpcDecrypt:
-		if !envelope.IsSealed(arg) {
-			return nil, errNotSealed
-		}
-		plain, err := o.openAll(ctx, arg)
-		return plain, public(err)
 	}
-	return nil, errMethod
-}
-
-func (o *opener) openAll(ctx context.Context, sealed []byte) ([]byte, error) {
-	r, release, err := o.open(ctx, bytes.NewReader(sealed))
+	if !envelope.IsSealed(arg) {
+		return nil, errNotSealed
+	}
+	r, release, err := o.open(ctx, bytes.NewReader(arg))
 	if err != nil {
-		return nil, err
+		return nil, public(err)
 	}
 	defer release()
-	limit := int64(o.s.cfg.Limits.Input)
-	plain, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(plain)) > limit {
-		err = errLimit
-	}
+	plain, err := io.ReadAll(r) // shorter than arg
 	if err != nil {
-		return nil, err
+		return nil, public(err)
 	}
 	return plain, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"iter"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/cape-functions/cape/core/wire"
@@ -177,12 +178,7 @@ func offers(h http.Header) iter.Seq[string] {
 }
 
 func offersV2(h http.Header) bool {
-	for value := range offers(h) {
-		if value == wire.SubprotocolV2 {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(slices.Collect(offers(h)), wire.SubprotocolV2)
 }
 
 // protocols is what a WebSocket request of v1 offers.

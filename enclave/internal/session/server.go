@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -101,29 +102,22 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding receipt key: %w", err)
 	}
-	cfg.MaxSessions = orDefault(cfg.MaxSessions, wire.MaxSessions)
-	cfg.MaxHandshakes = orDefault(cfg.MaxHandshakes, wire.MaxHandshakes)
-	all := &budget{free: orDefault(cfg.Memory, AllMessages)}
+	cfg.MaxSessions = cmp.Or(cfg.MaxSessions, wire.MaxSessions)
+	cfg.MaxHandshakes = cmp.Or(cfg.MaxHandshakes, wire.MaxHandshakes)
+	all := &budget{free: cmp.Or(cfg.Memory, AllMessages)}
 	t := &cfg.Timeouts
-	t.Handshake = orDefault(t.Handshake, wire.Handshake)
-	t.Patience = orDefault(t.Patience, wire.HandshakePatience)
-	t.Idle = orDefault(t.Idle, wire.IdleSession)
-	t.Stall = orDefault(t.Stall, wire.BodyStall)
-	t.Write = orDefault(t.Write, wire.BodyStall)
-	t.Linger = orDefault(t.Linger, 2*time.Second)
-	t.Tick = orDefault(t.Tick, time.Second)
+	t.Handshake = cmp.Or(t.Handshake, wire.Handshake)
+	t.Patience = cmp.Or(t.Patience, wire.HandshakePatience)
+	t.Idle = cmp.Or(t.Idle, wire.IdleSession)
+	t.Stall = cmp.Or(t.Stall, wire.BodyStall)
+	t.Write = cmp.Or(t.Write, wire.BodyStall)
+	t.Linger = cmp.Or(t.Linger, 2*time.Second)
+	t.Tick = cmp.Or(t.Tick, time.Second)
 	s := &Server{cfg: cfg, log: cfg.Log, lobby: lobby{patience: t.Patience}, strangers: tenant{memory: memory{budget: all}},
 		seats:      seats{budget: all, free: cfg.MaxSessions, tenants: make(map[vault.Holder]*tenant)},
 		receiptDER: receiptDER}
 	s.routes = s.handler()
 	return s, nil
-}
-
-func orDefault[T int | int64 | time.Duration](v, d T) T {
-	if v == 0 {
-		return d
-	}
-	return v
 }
 
 // Open begins to serve under a KEK that was inspected and has this policy text.

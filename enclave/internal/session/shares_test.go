@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cape-functions/cape/core/wire"
+	"github.com/cape-functions/cape/enclave/internal/handler"
 	"github.com/cape-functions/cape/enclave/internal/vault"
 )
 
@@ -167,13 +168,13 @@ func TestLobby(t *testing.T) {
 // TestRequestsOfFunctionsTakeTurns: those of one tenant do not keep all processors busy.
 func TestRequestsOfFunctionsTakeTurns(t *testing.T) {
 	o := opener{tenant: &tenant{requests: make(vault.Turn, 1)}}
-	if _, err := o.rpc(t.Context(), rpcDecrypt, []byte("plain")); !errors.Is(err, errNotSealed) {
+	if _, err := o.rpc(t.Context(), handler.MethodDecrypt, []byte("plain")); !errors.Is(err, errNotSealed) {
 		t.Fatal(err)
 	}
 	o.tenant.requests <- struct{}{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := o.rpc(ctx, rpcDecrypt, []byte("plain")); !errors.Is(err, context.Canceled) {
+	if _, err := o.rpc(ctx, handler.MethodDecrypt, []byte("plain")); !errors.Is(err, context.Canceled) {
 		t.Errorf("out of turn: %v", err)
 	}
 }
