@@ -144,12 +144,39 @@ type Worker struct {
 	Name               string
 	Listen, Address    string
 	URL                string
+	Passed             Passed
 	Metrics            string
 	Drain              time.Duration
 	Enclave            Enclave
 	Region             string
 	Private            []string
 	Development        Development
+}
+
+// Passed is a worker's listener for TLS connections that end in an enclave; it may have none.
+type Passed struct {
+	Listen, URL string
+	Certify     string // path
+}
+
+func (p *Passed) register(f *pflag.FlagSet) {
+	f.StringVar(&p.Listen, "enclave-listen", "", "address for TLS connections that are passed through and end in an enclave; with --enclave-url and --certify")
+	f.StringVar(&p.URL, "enclave-url", "", "https `URL` at which clients reach --enclave-listen: sessions that can be are sent there")
+	f.StringVar(&p.Certify, "certify", "", "`program` that has an enclave's TLS key certified: the host's name is its argument, it reads the request (PEM) and prints the chain (PEM) within 28s")
+}
+
+func (p *Passed) validate() error {
+	if *p == (Passed{}) {
+		return nil
+	}
+	if p.Listen == "" || p.URL == "" || p.Certify == "" {
+		return bad("--enclave-listen, --enclave-url and --certify go together")
+	}
+	err := errors.Join(checkListen("--enclave-listen", p.Listen, true, ""), wrap(fleet.CheckPublicURL(p.URL)))
+	if !strings.HasPrefix(p.Certify, "/") {
+		err = errors.Join(err, bad("--certify %s: needs an absolute path", p.Certify))
+	}
+	return err
 }
 
 // Enclave says what a worker runs.
@@ -180,6 +207,7 @@ func (w *Worker) Register(f *pflag.FlagSet) {
 	f.StringVar(&w.Listen, "listen", "127.0.0.1:7690", "address for sessions, always with TLS")
 	f.StringVar(&w.Address, "address", "", "HOST:PORT at which the control plane reaches --listen (default: the same)")
 	f.StringVar(&w.URL, "public-url", "", "https `URL` of this worker: clients are sent here; without it the control plane pipes")
+	w.Passed.register(f)
 	f.StringVar(&w.Metrics, "metrics", "", "serve Prometheus metrics over HTTP on this address, such as 127.0.0.1:9470")
 	f.DurationVar(&w.Drain, "drain", 2*time.Minute, "how long running sessions may take to end, when stopping")
 	w.Enclave.register(f)
@@ -233,7 +261,7 @@ func (w *Worker) ValidateInit() error {
 
 // Validate checks all settings. Errors wrap ErrSettings.
 func (w *Worker) Validate() error {
-	err := errors.Join(w.ValidateInit(), w.TLS.validate(), w.Clients.validate(), checkListen("--listen", w.Listen, true, ""), checkSpan("--drain", w.Drain, 24*time.Hour))
+	err := errors.Join(w.ValidateInit(), w.TLS.validate(), w.Clients.validate(), w.Passed.validate(), checkListen("--listen", w.Listen, true, ""), checkSpan("--drain", w.Drain, 24*time.Hour))
 	if !fleet.ValidName(w.Name) {
 		err = errors.Join(err, bad("--name %q: needs 1 to 63 letters, digits, dots and hyphens", w.Name))
 	}

@@ -147,6 +147,11 @@ func TestWorker(t *testing.T) {
 	if err := w.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	whole := read()
+	whole.Passed = settings.Passed{Listen: ":443", URL: "https://e.example.com", Certify: "/usr/local/bin/certify"}
+	if err := whole.Validate(); err != nil {
+		t.Error(err)
+	}
 	if w.Reach() != "10.0.0.7:7690" {
 		t.Error(w.Reach())
 	}
@@ -167,6 +172,14 @@ func TestWorker(t *testing.T) {
 		"process enclaves with AWS":      func(w *settings.Worker) { w.Enclave.Kind = "process" },
 		"more authorities with AWS":      func(w *settings.Worker) { w.Development.CA = "/tmp/x" },
 		"metrics":                        func(w *settings.Worker) { w.Metrics = "9470" },
+		"enclave's TLS without a name":   func(w *settings.Worker) { w.Passed = settings.Passed{Listen: ":443", Certify: "/bin/x"} },
+		"a name for no enclave's TLS":    func(w *settings.Worker) { w.Passed = settings.Passed{URL: "https://e.example.com"} },
+		"a plain name": func(w *settings.Worker) {
+			w.Passed = settings.Passed{Listen: ":443", URL: "http://e.example.com", Certify: "/bin/x"}
+		},
+		"a program to be looked for": func(w *settings.Worker) {
+			w.Passed = settings.Passed{Listen: ":443", URL: "https://e.example.com", Certify: "x"}
+		},
 	} {
 		w := read()
 		change(&w)

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cape-functions/cape/core/wire"
@@ -48,9 +50,10 @@ func (w *worker) serve(ctx context.Context) (err error) {
 	if w.cfg.Address == "" {
 		w.cfg.Address = l.Addr().String() // port 0 has become a number
 	}
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
+	w.passed = w.newPassed()
 	w.listen(tls.NewListener(l, w.cert.Config()), w.routes(), failed)
-	if err := w.openMetrics(failed); err != nil {
+	if err := errors.Join(w.openMetrics(failed), w.openPassed(failed)); err != nil {
 		return err
 	}
 	beating := w.beat()
@@ -91,8 +94,12 @@ func (w *worker) startEnclaves(ctx context.Context) error {
 	w.mu.Lock()
 	w.boot = boot
 	w.mu.Unlock()
+	links := link.Boot{Message: w.message}
+	if w.passed != nil {
+		links.Certify = w.certify
+	}
 	k, err := enclaves.Start(ctx, enclaves.Config{
-		Launcher: w.launcher, Spec: w.spec(link.Boot{Message: w.message}), Count: w.cfg.Enclave.Count, Log: w.log,
+		Launcher: w.launcher, Spec: w.spec(links), Count: w.cfg.Enclave.Count, Log: w.log,
 	})
 	if err != nil {
 		return err
@@ -110,17 +117,6 @@ func (w *worker) setState(state string) {
 	w.state = state
 }
 
-// dial connects to the session port of an enclave.
-func (w *worker) dial(ctx context.Context) (net.Conn, error) {
-	w.mu.Lock()
-	k := w.keeper
-	w.mu.Unlock()
-	if k == nil {
-		return nil, enclaves.ErrNone
-	}
-	return k.Dial(ctx, wire.PortSession)
-}
-
 // self is what the worker says of itself now. Without a running enclave it is
 // starting, whatever it was.
 func (w *worker) self() fleet.Worker {
@@ -129,7 +125,7 @@ func (w *worker) self() fleet.Worker {
 	w.mu.Unlock()
 	out := fleet.Worker{
 		Name: w.cfg.Name, Address: w.cfg.Address, Certificate: w.cert.Hash(), URL: w.cfg.URL, State: state,
-		Connections: w.gate.Active(), Releases: []wire.Release{},
+		Connections: w.active(), Releases: []wire.Release{},
 	}
 	running := 0
 	if k != nil {
@@ -149,7 +145,9 @@ const maxCarried = 4 * wire.MaxSessions
 
 // routes are those of sessions, and those that tell how the worker is.
 func (w *worker) routes() http.Handler {
-	w.gate = gateway.New(gateway.Config{Dial: w.dial, Max: w.cfg.Enclave.Count * maxCarried, PerClient: w.cfg.PerClient, Log: w.log})
+	w.gate = gateway.New(gateway.Config{
+		Dial: w.dialer(wire.PortSession), Elsewhere: w.passed.elsewhere, Max: w.cfg.Enclave.Count * maxCarried, PerClient: w.cfg.PerClient, Log: w.log,
+	})
 	w.onClose(func() error {
 		w.gate.Close()
 		return nil
@@ -250,10 +248,15 @@ func (w *worker) drain() {
 	w.setState(fleet.Draining)
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.Drain)
 	defer cancel()
-	w.log.Warn("stopping: new sessions go elsewhere", "sessions", w.gate.Active())
+	w.log.Warn("stopping: new sessions go elsewhere", "sessions", w.active())
 	w.say(ctx)
 	time.Sleep(notice)
-	if left := w.gate.Drain(ctx); left > 0 {
-		w.log.Warn("sessions are cut", "sessions", left)
+	var left atomic.Int64
+	var all sync.WaitGroup
+	for _, g := range w.gates() {
+		all.Go(func() { left.Add(int64(g.Drain(ctx))) })
+	}
+	if all.Wait(); left.Load() > 0 {
+		w.log.Warn("sessions are cut", "sessions", left.Load())
 	}
 }

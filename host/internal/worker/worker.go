@@ -57,6 +57,7 @@ type worker struct {
 	outlets  []outlet
 	cert     *tlsfile.Certificate
 	gate     *gateway.Gateway
+	passed   *passed // nil without --enclave-listen
 	closers  []io.Closer
 
 	mu     sync.Mutex
