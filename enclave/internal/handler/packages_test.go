@@ -8,6 +8,37 @@ import (
 	"testing"
 )
 
+// TestInterpreterPlaces: functions run by the interpreter of the system, of a version manager, and of a virtual environment, which
+// stands for the one that it was made from.
+func TestInterpreterPlaces(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("python3", "-m", "venv", "--without-pip", dir+"/venv").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	places := []string{dir + "/venv/bin/python", "/usr/bin/python3"}
+	managed, err := filepath.Glob(os.Getenv("HOME") + "/.pyenv/versions/3.1[0-9]*/bin/python3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, python := range append(places, managed...) {
+		if _, err := os.Stat(python); err != nil {
+			continue
+		}
+		t.Run(strings.ReplaceAll(python, "/", "_"), func(t *testing.T) {
+			h, err := New(Config{Python: python, Scratch: t.TempDir(), Trees: os.TempDir(), AllowDegraded: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Close()
+			const app = "import os, ssl, sys, zlib\ndef cape_handler(x):\n  try: open(os.__file__, 'a')\n  except OSError: return '%d.%d' % sys.version_info[:2]"
+			out, _, err := once(t, h, Options{Work: "fn", Tree: tree(t, map[string]string{"app.py": app})})
+			if err != nil || out != h.Python() {
+				t.Errorf("%q, %v; want %s", out, err, h.Python())
+			}
+		})
+	}
+}
+
 // TestCompiledPackages: packages with C extensions, vendored in the function's folder, work under all layers, and
 // two connections draw different random numbers.
 func TestCompiledPackages(t *testing.T) {
