@@ -130,7 +130,7 @@ func TestJailPrints(t *testing.T) {
 }
 
 // restless is a function that does what it can to be woken: timers that send signals of their own choice, signals to each other,
-// processes and threads that only count, and one that waits for its child's program.
+// processes and threads that only count, one that is stopped, and one that waits for its child without end.
 const restless = `
 import ctypes, fcntl, os, signal, threading, time
 libc = ctypes.CDLL(None, use_errno=True)
@@ -163,6 +163,11 @@ def count():
     while True: wake(); time.sleep(.001)
 threading.Thread(target=count, daemon=True).start()
 threading.Thread(target=os.system, args=("sleep 1000",), daemon=True).start()
+if os.fork() == 0:
+    os.kill(os.getpid(), signal.SIGSTOP)
+vfork = (56, 0x4011) if os.uname().machine == "x86_64" else (220, 0x4011)
+threading.Thread(target=libc.syscall, args=(*vfork, 0, 0, 0, 0), daemon=True).start()
+time.sleep(.1)
 def cape_handler(x): return n
 `
 
