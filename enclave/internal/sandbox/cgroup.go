@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // jailPrefix names the cgroups of jails, so that those of a runtime that was
@@ -211,14 +214,25 @@ func (g *group) limit(l Limits) error {
 		errs = append(errs, g.set("pids", "pids.max", "pids.max", strconv.FormatUint(l.Procs+ownProcs, 10)))
 	}
 	if l.Memory != 0 {
-		errs = append(errs, g.set("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatUint(l.Memory, 10)))
-		g.forbidSwap(l.Memory)
+		memory := min(l.Memory, mostMemory())
+		errs = append(errs, g.set("memory", "memory.limit_in_bytes", "memory.max", strconv.FormatUint(memory, 10)))
+		g.forbidSwap(memory)
 	}
 	if l.CPU != 0 {
 		quota := strconv.FormatUint(max(l.CPU*cpuPeriod/1000, 1000), 10)
 		errs = append(errs, g.set("cpu", "cpu.cfs_quota_us", "cpu.max", map[bool]string{false: quota, true: quota + " " + strconv.Itoa(cpuPeriod)}[g.v2]))
 	}
 	return errors.Join(errs...)
+}
+
+// mostMemory is what one jail may have, whatever its function may ask for: where the whole machine runs out, the kernel ends
+// jails of others as well.
+func mostMemory() uint64 {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return math.MaxUint64
+	}
+	return info.Totalram * uint64(info.Unit) / 4 * 3
 }
 
 // freezeTime is how long the kernel may take to stop a group.

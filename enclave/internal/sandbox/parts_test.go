@@ -2,9 +2,11 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -116,6 +118,12 @@ func TestGroupV2(t *testing.T) {
 			t.Errorf("%s: %q, %v", file, b, err)
 		}
 	}
+	if err := g.limit(Limits{Memory: 1 << 60}); err != nil {
+		t.Error(err)
+	}
+	if n := g.read("memory", "memory.max", ""); n == 0 || n >= memTotal(t) {
+		t.Errorf("a jail may have %d bytes of the machine's %d", n, memTotal(t))
+	}
 	for text, want := range map[string]bool{"low 0\noom 3\noom_kill 0\n": false, "oom 3\noom_kill 2\noom_group_kill 0\n": true, "": false} {
 		if err := os.WriteFile(filepath.Join(g.dirs["memory"], "memory.events"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -197,4 +205,17 @@ func TestMountsBelow(t *testing.T) {
 	if got, want := mountsBelow(info, []string{"/usr"}), []string{"/usr/a", "/usr/local x"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// memTotal is how much memory the machine has, in bytes.
+func memTotal(t *testing.T) (kib uint64) {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(data), "MemTotal:")
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
 }
