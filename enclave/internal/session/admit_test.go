@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -313,13 +314,11 @@ func TestAccountsOfAUserShareSessions(t *testing.T) {
 	}
 }
 
-func TestPanicsEndTheirSessionAlone(t *testing.T) {
+// TestPanicsEndEverything: what a panic leaves behind may be wrong for others, so nobody is served any more.
+func TestPanicsEndEverything(t *testing.T) {
 	f := setup(t)
 	id := f.deploy("alice", "echo", true, zipOf(t, "e/app.py", ""))
 	healthy := f.enter("/v1/run/"+id, "alice")
-	if c, _, _ := f.dial("/v1/run/"+id, wire.SubprotocolRuntime, "panic"); c != nil {
-		t.Error("admitted")
-	}
 	f.functions.check = func([]byte) error { panic("secret") }
 	c := f.enter("/v1/test", "alice")
 	c.seal(zipOf(t, "e/app.py", ""))
@@ -327,8 +326,20 @@ func TestPanicsEndTheirSessionAlone(t *testing.T) {
 	if s := f.logs.String(); strings.Contains(s, "secret") || !strings.Contains(s, "internal fault") {
 		t.Errorf("log: %s", s)
 	}
-	healthy.seal([]byte("x"))
-	healthy.result([]byte("x"))
+	healthy.closed()
+	if err := <-f.served; !errors.Is(err, session.ErrPanic) {
+		t.Errorf("serving ended with %v", err)
+	}
+	f.served <- nil
+
+	g := setup(t) // before anybody is admitted
+	if c, _, _ := g.dial("/v1/run/"+id, wire.SubprotocolRuntime, "panic"); c != nil {
+		t.Error("admitted")
+	}
+	if err := <-g.served; !errors.Is(err, session.ErrPanic) {
+		t.Errorf("serving ended with %v", err)
+	}
+	g.served <- nil
 }
 
 func TestNonces(t *testing.T) {

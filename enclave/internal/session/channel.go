@@ -106,7 +106,7 @@ func (v *visit) converse(ctx context.Context, w http.ResponseWriter, r *http.Req
 	if !ok {
 		return
 	}
-	defer v.recover(func() { c.raw.Close() })
+	defer v.recover()
 	began := time.Now()
 	c.finish(talk(ctx, c), began)
 }

@@ -68,8 +68,7 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// serve gives a request a context that ends with the era, and keeps a fault of ours from ending
-// more than it. Until it is admitted it is one of the handshakes.
+// serve gives a request a context that ends with the era. Until it is admitted it is one of the handshakes.
 func (s *Server) serve(route string, h visitor) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		era, policy := s.current()
@@ -92,7 +91,7 @@ func (s *Server) serve(route string, h visitor) http.Handler {
 				s.seats.give(v.tenant)
 			}
 		}()
-		defer v.recover(nil)
+		defer v.recover()
 		h(ctx, v, w, r)
 	})
 }
@@ -112,14 +111,12 @@ func (s *Server) socket(v1 visitor, v2 func(context.Context, *exchange, *http.Re
 	}
 }
 
-// recover ends the session of a goroutine that panicked, and says nothing of why: a panic's
-// text may hold anything. It must be deferred directly.
-func (v *visit) recover(then func()) {
+// recover ends the enclave when a goroutine panicked: what it left behind may be wrong for others. It says nothing of why: a
+// panic's text may hold anything. It must be deferred directly.
+func (v *visit) recover() {
 	if p := recover(); p != nil {
 		v.s.log.Error(event.Panicked, event.Route, v.route)
-		if then != nil {
-			then()
-		}
+		v.s.breaking.Do(func() { close(v.s.broken) })
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -89,6 +90,8 @@ type Server struct {
 	receiptDER []byte // SPKI of ReceiptKey's
 	routes     http.Handler
 	sessions   sync.WaitGroup
+	broken     chan struct{} // closed by the first panic
+	breaking   sync.Once
 
 	mu     sync.Mutex
 	era    context.Context // nil: nothing is served; ends with Suspend
@@ -113,7 +116,7 @@ func New(cfg Config) (*Server, error) {
 	t.Write = cmp.Or(t.Write, wire.BodyStall)
 	t.Linger = cmp.Or(t.Linger, 2*time.Second)
 	t.Tick = cmp.Or(t.Tick, time.Second)
-	s := &Server{cfg: cfg, log: cfg.Log, lobby: lobby{patience: t.Patience}, strangers: tenant{memory: memory{budget: all}},
+	s := &Server{cfg: cfg, log: cfg.Log, broken: make(chan struct{}), lobby: lobby{patience: t.Patience}, strangers: tenant{memory: memory{budget: all}},
 		seats:      seats{budget: all, free: cfg.MaxSessions, tenants: make(map[vault.Holder]*tenant)},
 		receiptDER: receiptDER}
 	s.routes = s.handler()
@@ -147,9 +150,21 @@ func (s *Server) current() (era context.Context, policy []byte) {
 	return s.era, s.policy
 }
 
-// Serve accepts connections until ctx ends, then ends every session and waits for them, at
+// ErrPanic: a goroutine of a session panicked.
+var ErrPanic = errors.New("internal fault")
+
+// Serve accepts connections until ctx ends or something panics (ErrPanic), then ends every session and waits for them, at
 // most grace. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-s.broken:
+			cancel(ErrPanic)
+		case <-ctx.Done():
+		}
+	}()
 	err := s.listen(ctx, s.doorman(l))
 	if ctx.Err() == nil {
 		return err
@@ -162,6 +177,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, grace time.Duration)
 	select {
 	case <-ended:
 	case <-time.After(grace):
+	}
+	if errors.Is(context.Cause(ctx), ErrPanic) {
+		return ErrPanic
 	}
 	return nil
 }

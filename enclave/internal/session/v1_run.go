@@ -82,7 +82,7 @@ func (c *channel) invocations(ctx context.Context, prog *program, key *seal.Sess
 	go func() {
 		defer close(queue)
 		defer cancel()
-		defer c.v.recover(func() { c.raw.Close() })
+		defer c.v.recover()
 		c.readInputs(ctx, key, queue)
 	}()
 	for in := range queue {

@@ -164,7 +164,7 @@ func (x *exchange) sit(h vault.Holder) error {
 	x.who.tenant, x.in.mem = v.tenant, &v.tenant.memory
 	go func() {
 		defer x.in.fail(errGone)
-		defer v.recover(func() { x.c.raw.Close() })
+		defer v.recover()
 		x.in.fill(x.c, x.opener)
 	}()
 	return nil

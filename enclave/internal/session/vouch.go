@@ -26,7 +26,7 @@ func (s *Server) Vouch(ctx context.Context, l net.Listener) {
 		s.sessions.Add(1)
 		defer s.sessions.Done()
 		v := &visit{s: s, route: routeVouch, guest: guestOf(r), tenant: &s.strangers}
-		defer v.recover(nil)
+		defer v.recover()
 		v.converse(ctx, w, r, wire.SubprotocolV2, func(_ context.Context, c *channel) error { return s.vouch(c, r) })
 	}))
 	stop := context.AfterFunc(ctx, func() { srv.Close() })

@@ -3,9 +3,7 @@ package control
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -16,6 +14,7 @@ import (
 	"github.com/cape-functions/cape/host/internal/api/reply"
 	"github.com/cape-functions/cape/host/internal/fleet"
 	"github.com/cape-functions/cape/host/internal/gateway"
+	"github.com/cape-functions/cape/host/internal/serving"
 	"github.com/cape-functions/cape/host/internal/store/link"
 )
 
@@ -84,28 +83,9 @@ func (p *plane) listen(flag, address string) (net.Listener, error) {
 }
 
 // start serves h on l until close; write bounds an answer, 0 means not.
-func (p *plane) start(l net.Listener, h http.Handler, write time.Duration, failed chan<- error) *http.Server {
-	server := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: write, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: wire.MaxHeader,
-		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	p.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
-		defer cancel()
-		err := server.Shutdown(ctx)
-		if err != nil {
-			err = server.Close()
-		}
-		<-ended
-		return err
-	})
+func (p *plane) start(l net.Listener, h http.Handler, write time.Duration, failed chan<- error) *serving.Server {
+	server := serving.Start(l, h, write, p.log, failed)
+	p.onClose(func() error { return server.Close(lastCalls) })
 	return server
 }
 
@@ -140,7 +120,7 @@ func (p *plane) workerRoutes() http.Handler {
 
 // drain lets load balancers see that this process ends, then waits for sessions.
 // Workers are served meanwhile: sessions that run may still need the store.
-func (p *plane) drain(front *http.Server) {
+func (p *plane) drain(front *serving.Server) {
 	p.draining.Store(true)
 	p.log.Warn("stopping: new sessions go elsewhere", "sessions", p.gate.Active())
 	time.Sleep(p.cfg.Notice)

@@ -3,7 +3,6 @@ package devserver
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/cape-functions/cape/host/internal/enclaves"
 	"github.com/cape-functions/cape/host/internal/gateway"
 	"github.com/cape-functions/cape/host/internal/kek"
+	"github.com/cape-functions/cape/host/internal/serving"
 	"github.com/cape-functions/cape/host/internal/store/link"
 )
 
@@ -77,25 +77,14 @@ func (p *platform) listen(l net.Listener, k *enclaves.Keeper, elsewhere func(*ht
 		Dial:      func(ctx context.Context) (net.Conn, error) { return k.Dial(ctx, wire.PortSession) },
 		Elsewhere: elsewhere, Max: maxConnections, PerClient: maxPerClient, Log: p.log,
 	})
-	server := &http.Server{
-		Handler: api.New(api.Config{
-			Functions: p.store, Verify: p.users.Verify, KeySet: p.users.KeySet, Issuer: p.users.Issuer().Iss,
-			Releases: k.Releases, Sessions: gate, Log: p.log,
-		}),
-		// The gateway takes these deadlines off the connections that it carries.
-		ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: wire.MaxHeader,
-		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
-	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.Serve(l) }()
+	server := serving.Start(l, api.New(api.Config{
+		Functions: p.store, Verify: p.users.Verify, KeySet: p.users.KeySet, Issuer: p.users.Issuer().Iss,
+		Releases: k.Releases, Sessions: gate, Log: p.log,
+	}), 2*time.Minute, p.log, failed)
 	p.onClose(func() error {
 		gate.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
-		defer cancel()
-		if err := server.Shutdown(ctx); err != nil {
-			return server.Close()
-		}
-		return nil
+		return server.Close(lastCalls)
 	})
 	return failed
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/cape-functions/cape/host/internal/enclaves"
 	"github.com/cape-functions/cape/host/internal/fleet"
 	"github.com/cape-functions/cape/host/internal/gateway"
+	"github.com/cape-functions/cape/host/internal/serving"
 	"github.com/cape-functions/cape/host/internal/store/link"
 	"github.com/cape-functions/cape/host/internal/tlsfile"
 )
@@ -175,28 +175,8 @@ func (w *worker) routes() http.Handler {
 
 // listen serves h on l until close.
 func (w *worker) listen(l net.Listener, h http.Handler, failed chan<- error) {
-	server := &http.Server{
-		// The gateway takes these deadlines off the connections that it carries.
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: wire.MaxHeader,
-		ErrorLog: slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed <- err
-		}
-	}()
-	w.onClose(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), lastCalls)
-		defer cancel()
-		err := server.Shutdown(ctx)
-		if err != nil {
-			err = server.Close()
-		}
-		<-ended
-		return err
-	})
+	server := serving.Start(l, h, 2*time.Minute, w.log, failed)
+	w.onClose(func() error { return server.Close(lastCalls) })
 }
 
 // beat says again and again what the worker is, and at once when its state changes, until the returned function is
