@@ -92,6 +92,9 @@ func (a *app) connect(who *caller, w wishes) (*connection, error) {
 	if conn.sealed, err = s.Sealed(); err != nil {
 		return nil, err
 	}
+	if !conn.sealed && w.account != "" {
+		return nil, fmt.Errorf("%w: v1 tells nobody's account: --account cannot be held", errUsage)
+	}
 	if conn.key, err = a.accountKey(s, conn.sealed && w.makeKey); err != nil {
 		return nil, err
 	}

@@ -93,6 +93,9 @@ func (a *app) deploy(ctx context.Context, flags deployFlags, path string) error 
 		return err
 	}
 	defer c.Close()
+	if !c.sealed && flags.decrypt != "" {
+		return fmt.Errorf("%w: v1 has no --decrypt: the Cape Key opens for every caller", errUsage)
+	}
 	p, err := client.Pack(ctx, path, "")
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -31,7 +32,7 @@ func (a *app) encryptCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "encrypt {INPUT | -f FILE}",
 		Short: "Encrypt data that only functions can read",
-		Long: `Encrypt data of any size on this machine, to your Cape Key or another user's. The result
+		Long: `Encrypt up to 1 GiB on this machine, to your Cape Key or another user's. The result
 begins with "cape:"; given to a function of the key's owner as input, the enclave decrypts
 it before the function sees it.
 
@@ -209,5 +210,23 @@ func (a *app) connectKey(flags encryptFlags) (*connection, owner, error) {
 	if err != nil {
 		return nil, owner{}, err
 	}
+	if err := c.stated(flags.account); err != nil {
+		c.Close()
+		return nil, owner{}, err
+	}
 	return c, c.own(), nil
+}
+
+// stated compares the caller's own account with what --account says it is: the name under
+// which the caller is logged in proves nothing.
+func (c *connection) stated(account string) error {
+	if account == "" {
+		return nil
+	}
+	own := c.key.ID().String()
+	if account == own {
+		return nil
+	}
+	return &trust.Change{Origin: c.Origin(), Differences: []trust.Difference{
+		{What: "account of " + cmp.Or(c.caller.username, "you"), Old: []string{account}, New: own, Stated: true}}}
 }

@@ -83,7 +83,9 @@ func (a *app) key(ctx context.Context, c *connection, of owner) (*client.CapeKey
 	}
 	var remote *client.RemoteError
 	if of.user != "" && errors.As(err, &remote) && remote.Code == wire.CodeNotFound {
-		return nil, advised{err, "the platform knows no Cape Key of " + of.user + ". Is the username right? A key is made when its owner first uses cape key."}
+		none := *remote
+		none.Text = "the platform knows no Cape Key of " + of.user // the enclave's text speaks of functions
+		return nil, advised{&none, "is the username right? A key is made when its owner first uses cape key."}
 	}
 	if err != nil {
 		return nil, err
