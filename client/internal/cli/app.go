@@ -90,6 +90,10 @@ func (a *app) execute(ctx context.Context) error {
 	root.SetIn(a.Stdin)
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
+	root.InitDefaultCompletionCmd()                                   // it writes where root does by now
+	if cmd, _, err := root.Find([]string{"completion"}); err == nil { // a shell that it does not know is an error
+		cmd.Args, cmd.RunE = args(0, 0, ""), func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
 	return root.ExecuteContext(ctx)
 }
 

@@ -178,7 +178,10 @@ func (a *app) sign(ctx context.Context, in, out string, s eif.Signer, developmen
 	err = replaceFile(out, func(w *os.File) (err error) {
 		image, err = eif.Sign(ctx, w, f, info.Size(), s)
 		if err == nil && image.Development() != development {
-			return fmt.Errorf("%w: %t, and --development was %t", errDevelopment, image.Development(), development)
+			if development {
+				return fmt.Errorf("%w: this is no development image: sign it without --development, if the certificate is for production", errUsage)
+			}
+			return errDevelopment
 		}
 		return err
 	})

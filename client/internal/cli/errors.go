@@ -189,6 +189,7 @@ func hints() []hinted {
 		{config.ErrNoServer, "start one on this machine with caped dev, or name yours: export CAPE_ENCLAVE_HOST=https://…, or cape config enclave_host https://…"},
 		{config.ErrFile, "mend or remove the file."},
 		{login.ErrNone, "give a token with --token, or use the configuration of a local platform: . DIR/env of caped dev."},
+		{login.ErrFile, "it should be {\"access_token\": \"…\"}; a running caped dev writes its own anew. Or give a token with --token."},
 		{client.ErrToken, "give one with --token."},
 		{client.ErrUnreachable, "is the address right, and does the server run? A local one is started with caped dev. For a server with a certificate of its own, name it in CAPE_CA_CERT."},
 		{client.ErrRedirect, "a redirect may lead to the same host, or to one below it. Others are allowed by name: cape config redirect_hosts HOST"},

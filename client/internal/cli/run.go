@@ -31,8 +31,8 @@ func (a *app) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run {FUNCTION_ID | USER/NAME} [INPUT]",
 		Short: "Run a function on an input",
-		Long: `Run a function on an input, and print its result and a newline. Inputs and results may be
-of any size.
+		Long: `Run a function on an input, and print its result and a newline. Inputs and results may have
+1 GiB each.
 
 The enclave's document, the function and its signature, and the receipt of the result are
 verified; -v shows how. A large result is printed while it comes: it is whole only if the
@@ -116,6 +116,9 @@ func (flags runFlags) checkFiles() error {
 		}
 		if _, err := os.Stat(filepath.Dir(file)); err != nil {
 			return fmt.Errorf("the receipt's folder: %w", err)
+		}
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			return fmt.Errorf("%w: %s is a folder: name a file for the receipt", errUsage, file)
 		}
 	}
 	return nil

@@ -55,6 +55,9 @@ root; that needs --pcr16 as well, since no image says whom a server's runtime tr
   cape trust pin --release cape-runtime.release.json --add`,
 		Args: args(0, 1, ""),
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if given := cmd.Flags().Changed; !oneOf(given("image"), given("release"), published) {
+				return fmt.Errorf("%w: say where the measurements come from: --image, --release or --published, and one of them alone", errUsage)
+			}
 			store, origin, err := a.trustStore(given)
 			if err != nil {
 				return err
@@ -82,9 +85,12 @@ root; that needs --pcr16 as well, since no image says whom a server's runtime tr
 	cmd.Flags().BoolVar(&published, "published", false, "take what the server publishes (GET /v1/releases)")
 	cmd.Flags().BoolVar(&add, "add", false, "trust the new values beside the old ones")
 	cmd.Flags().BoolVar(&yes, "yes", false, "change what is trusted without asking")
-	cmd.MarkFlagsMutuallyExclusive("image", "release", "published")
-	cmd.MarkFlagsOneRequired("image", "release", "published")
 	return cmd
+}
+
+func oneOf(given ...bool) bool {
+	first := slices.Index(given, true)
+	return first >= 0 && !slices.Contains(given[first+1:], true)
 }
 
 // measurements returns the values of each register, by its index.
