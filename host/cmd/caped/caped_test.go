@@ -55,7 +55,7 @@ func TestBadFlags(t *testing.T) {
 	dir := t.TempDir()
 	for _, args := range []string{
 		"dev --enclave qemu --image /nonexistent/image", "dev --enclave nitro", "dev --enclave x", "dev --listen 7676", "dev --log-format x", "dev --python /nonexistent/python",
-		"dev --runtime /nonexistent/runtime", "dev extra", "dev --tls nowhere", "dev --tls=nowhere", "dev --tls enclave extra", "nonsense", "kms nonsense", "doctor -o x",
+		"dev --runtime /nonexistent/runtime", "dev extra", "dev --tls nowhere", "dev --tls=nowhere", "dev --tls enclave extra", "nonsense", "kms nonsense", "kms init --data-dir /nonexistent --pcr8 x", "kms init --data-dir /nonexistent --admin x", "doctor -o x",
 	} {
 		fields := strings.Fields(args)
 		if fields[0] == "dev" {

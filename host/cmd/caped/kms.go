@@ -39,7 +39,8 @@ give the next epoch's as well, since the policy is final) and, with --pcr0, of t
 alone. Running it again fails and changes nothing.
 
 Without --control-plane it makes the key of a development platform, in its --data-dir and with
-the local KMS there. caped dev does that by itself at its first start.`,
+the local KMS there, or prints the one that is there. caped dev does that by itself at its first
+start. The policy of such a key is fixed: --pcr8, --pcr0 and --admin are refused.`,
 		Example: "  caped kms init --config /etc/cape/worker.conf --admin arn:aws:iam::111122223333:role/KeyAdmin --pcr8 $THIS --pcr8 $NEXT\n  caped kms init --data-dir /tmp/try",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,6 +74,11 @@ the local KMS there. caped dev does that by itself at its first start.`,
 func initDevelopment(cmd *cobra.Command, w *settings.Worker, dataDir string) (string, error) {
 	f := devFlags{dataDir: dataDir, enclave: "process", python: w.Development.Python, runtime: w.Development.Runtime, logFormat: w.Format, verbose: w.Verbose}
 	changed := cmd.Flags().Changed
+	for _, flag := range []string{"pcr8", "pcr0", "admin"} {
+		if changed(flag) {
+			return "", fmt.Errorf("--%s is for a platform in production: name its settings with --config, or its --control-plane", flag)
+		}
+	}
 	if changed("enclave") {
 		f.enclave = w.Enclave.Kind
 	}

@@ -269,7 +269,7 @@ func TestSIGTERM(t *testing.T) {
 		t.Errorf("after %v: %v, %s", time.Since(begin), err, out)
 	}
 	cmd, out = start("8000 example.com 443 --config " + file + " --links " + dir)
-	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out.String(), "error: ") {
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(out.String(), "Error: ") {
 		t.Errorf("refusal: %v, %s", err, out)
 	}
 }

@@ -183,10 +183,10 @@ func (s *server) authenticated(h caller) http.HandlerFunc {
 		switch {
 		case errors.Is(err, identity.ErrExpired):
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			reply.Error(w, wire.CodeUnauthorized, "token is expired", "log in again")
+			reply.Error(w, wire.CodeUnauthorized, "token is expired", "get a fresh token from the platform's identity provider")
 		case err != nil:
 			w.Header().Set("WWW-Authenticate", `Bearer error="invalid_token"`)
-			reply.Error(w, wire.CodeUnauthorized, "token is not valid", "log in again")
+			reply.Error(w, wire.CodeUnauthorized, "token is not valid", "get a token of the platform's identity provider")
 		default:
 			h(w, r, claims)
 		}
