@@ -139,6 +139,8 @@ func hintChange(c *trust.Change) string {
 			return "nothing was sent. Ask the owner what their cape account show says."
 		case isAccount && !strings.Contains(name, "/"):
 			return "nothing was sent. You know " + name + " under another account. Ask " + name + "; what you accept for this one call is said with --account (none: an unsigned function). If the account changed: cape trust forget " + c.Origin + " --function " + name
+		case isAccount && d.New == wire.UnsignedAccount:
+			return "nothing was sent. No account signed what is under the name now: its owner deployed it with protocol v1, or the server put it there. Ask the owner to deploy it signed."
 		case isAccount:
 			return "nothing was sent. Another account took the name. If its owner tells you why: cape trust forget " + c.Origin + " --function " + name
 		case strings.HasPrefix(d.What, "version of "):
