@@ -129,6 +129,11 @@ func TestLobby(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
+	guests := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.guests.Len()
+	}
 	ended := func(c net.Conn) bool {
 		if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 			t.Fatal(err)
@@ -143,8 +148,8 @@ func TestLobby(t *testing.T) {
 	}
 	first.Close()
 	first.Close() // twice counts once
-	if l.guests.Len() != 0 {
-		t.Fatalf("%d guests", l.guests.Len())
+	if n := guests(); n != 0 {
+		t.Fatalf("%d guests", n)
 	}
 	waits := dial()
 	old := <-accepted
@@ -157,10 +162,12 @@ func TestLobby(t *testing.T) {
 		t.Error("who waits too long keeps others out")
 	}
 	admitted.leave()
+	l.mu.Lock()
 	admitted.came = old.came
+	l.mu.Unlock()
 	dial()
 	<-accepted // nobody need go
-	if l.guests.Len() != 1 || admitted.SetDeadline(time.Now()) != nil {
+	if guests() != 1 || admitted.SetDeadline(time.Now()) != nil {
 		t.Error("who was admitted was ended")
 	}
 }
