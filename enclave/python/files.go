@@ -10,6 +10,15 @@ import (
 //go:embed server.py jail.py kernel.py worker.py check.py
 var files embed.FS
 
+// Question makes an interpreter say what package handler must know of it; an image has what its own said, in the
+// file Answer beside the worker's.
+//
+//go:embed question.py
+var Question string
+
+// Answer: see Question.
+const Answer = "answer"
+
 // Server is the program among the files; the others are its modules.
 const Server = "server.py"
 

@@ -53,8 +53,8 @@ type Config struct {
 	Python string
 	// Scratch is a directory that belongs to the Host alone, Trees one below which all functions are unpacked.
 	Scratch, Trees string
-	// Worker is a folder with the files of package python, compiled for this interpreter, as an image has it; empty: they
-	// are written below Scratch, and compiled whenever they are read.
+	// Worker is a folder with the files of package python, compiled for this interpreter, and with its answer, as an
+	// image has it; empty: they are written below Scratch, and compiled whenever they are read, and it is asked.
 	Worker string
 	// AllowDegraded goes on without layers that this machine cannot have.
 	AllowDegraded bool

@@ -18,6 +18,7 @@ import (
 	"github.com/cape-functions/cape/core/wire"
 	"github.com/cape-functions/cape/enclave/internal/intake"
 	"github.com/cape-functions/cape/enclave/internal/sandbox"
+	"github.com/cape-functions/cape/enclave/python"
 )
 
 func TestCheck(t *testing.T) {
@@ -363,8 +364,17 @@ func TestRootLayout(t *testing.T) {
 
 func TestInterpreter(t *testing.T) {
 	for _, name := range []string{"no-such-python", "/bin/false", "/bin/echo"} {
-		if _, err := ask(name); !errors.Is(err, ErrPython) {
+		if _, err := ask(name, ""); !errors.Is(err, ErrPython) {
 			t.Errorf("ask(%q) = %v, want ErrPython", name, err)
+		}
+	}
+	image := t.TempDir()
+	for text, ok := range map[string]bool{"/usr/bin/python3\x003.11\x00linux-x86_64\x00/usr": true, "/usr/bin/python3\x003.11": false, "python3\x003.11\x00x\x00/usr": false} {
+		if err := os.WriteFile(filepath.Join(image, python.Answer), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ask("/usr/bin/python3", image); (err == nil) != ok || ok && (got.Version != "3.11" || len(got.Folders) != 1) {
+			t.Errorf("the image's %q: %+v, %v", text, got, err)
 		}
 	}
 	private := t.TempDir()

@@ -25,10 +25,10 @@ type Host struct {
 	spares  *spares
 }
 
-// New asks the interpreter where it lives, writes the worker's files below Scratch, starts
+// New asks the interpreter where it lives and writes the worker's files below Scratch, unless an image has both; it starts
 // the fork server, and tries it once. Errors: ErrPython, sandbox's.
 func New(cfg Config) (*Host, error) {
-	py, err := ask(cfg.Python)
+	py, err := ask(cfg.Python, cfg.Worker)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/cape-functions/cape/enclave/python"
 )
 
 // interpreter is what a Python said about itself.
@@ -20,46 +22,19 @@ type interpreter struct {
 	Folders    []string // where its parts and the shared objects that it has loaded live
 }
 
-// question is run once, outside any jail, by an interpreter that is trusted as
-// the runtime itself is: both are measured. In a virtual environment it names the interpreter
-// that the environment was made from. It imports nothing that an interpreter has not imported anyway.
-const question = `
-import os, sys
-exe = getattr(sys, "_base_executable", None) or sys.executable
-dirs = {sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), os.path.dirname(exe), os.path.dirname(os.path.realpath(exe))}
-try:
-    with open("/proc/self/maps") as maps:
-        for line in maps:
-            path = line.split(None, 5)[5:]
-            if path and path[0].startswith("/") and ".so" in path[0]:
-                dirs.add(os.path.dirname(path[0].strip()))
-except OSError:
-    pass
-print(exe, "%d.%d" % sys.version_info[:2], os.uname().sysname.lower() + "-" + os.uname().machine, *sorted(dirs), sep="\0", end="")
-`
-
 // flags keep everything but the standard library and the program itself away
 // from an interpreter: no environment, no site packages, no bytecode written.
 func flags() []string { return []string{"-I", "-S", "-B"} }
 
-// ask runs the interpreter once.
-func ask(python string) (*interpreter, error) {
-	path, err := exec.LookPath(python)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPython, err)
+// ask runs the interpreter once, or reads in an image what it said when the image was made.
+func ask(path, worker string) (*interpreter, error) {
+	var out []byte
+	var err error
+	if worker != "" {
+		out, err = os.ReadFile(filepath.Join(worker, python.Answer))
+	} else {
+		out, err = say(path)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, append(flags(), "-c", question)...)
-	cmd.Env = []string{} // but for what a version manager's launcher scripts need
-	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
-		if name == "PATH" || name == "HOME" || strings.HasPrefix(name, "PYENV_") {
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("%w: asking %s where it lives: %w", ErrPython, path, err)
 	}
@@ -69,6 +44,26 @@ func ask(python string) (*interpreter, error) {
 	}
 	i := &interpreter{Executable: said[0], Version: said[1], Platform: said[2], Folders: said[3:]}
 	return i, i.validate()
+}
+
+// say runs the question.
+func say(path string) ([]byte, error) {
+	path, err := exec.LookPath(path)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, append(flags(), "-c", python.Question)...)
+	cmd.Env = []string{} // but for what a version manager's launcher scripts need
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if name == "PATH" || name == "HOME" || strings.HasPrefix(name, "PYENV_") {
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	cmd.WaitDelay = time.Second
+	return cmd.Output()
 }
 
 func (i *interpreter) validate() error {

@@ -35,15 +35,25 @@ func (t *Tree) Compile(ctx context.Context, dir string, worker *Tree) error {
 	if err := errors.Join(t.unpack(root), worker.unpack(root)); err != nil {
 		return err
 	}
+	if said, err := run(ctx, root, "-c", compile); err != nil {
+		return fmt.Errorf("compiling Python's modules: %w\n%s", err, said)
+	}
+	answer, err := run(ctx, root, "-B", "/"+workerFolder+"question.py")
+	if err != nil {
+		return fmt.Errorf("asking Python where it lives: %w\n%s", err, answer)
+	}
+	err = worker.add(ours, cpio.Entry{Name: workerFolder + "answer", Mode: cpio.Regular | 0o644, Data: answer})
+	return errors.Join(err, t.addCompiled(root, stdlib), worker.addCompiled(root, workerFolder))
+}
+
+// run runs the base's interpreter in it.
+func run(ctx context.Context, root string, args ...string) ([]byte, error) {
 	var said bytes.Buffer
-	err = room.Run(ctx, room.Command{
-		Root: root, Args: []string{"/usr/bin/python3", "-I", "-S", "-c", compile}, Output: &said,
+	err := room.Run(ctx, room.Command{
+		Root: root, Args: append([]string{"/usr/bin/python3", "-I", "-S"}, args...), Output: &said,
 		Env: []string{"LC_ALL=C.UTF-8", "TZ=UTC", "PYTHONHASHSEED=0"},
 	})
-	if err != nil {
-		return fmt.Errorf("compiling Python's modules: %w\n%s", err, said.String())
-	}
-	return errors.Join(t.addCompiled(root, stdlib), worker.addCompiled(root, workerFolder))
+	return said.Bytes(), err
 }
 
 // unpack writes the tree to a folder: files and links, no devices.
