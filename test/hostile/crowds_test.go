@@ -98,7 +98,7 @@ func (a *arena) sessions(t *testing.T) {
 		held = held[1:]
 	}
 	ran, refused := 0, 0
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), a.patience(2*time.Minute))
 	defer cancel()
 	crowd(at, func() {
 		_, err := a.eve.Run(ctx, a.anybody, a.order("files:hidden", nil))
@@ -140,7 +140,7 @@ func (a *arena) requests(t *testing.T) {
 	for range 3 {
 		began := time.Now()
 		got := outcome(a.client.Run(t.Context(), a.neighbour, a.order("rpc:large", nil)))
-		if d := time.Since(began); got != "done" || d > 5*time.Second {
+		if d := time.Since(began); got != "done" || d > a.patience(5*time.Second) {
 			t.Errorf("%q after %s", got, d)
 		}
 	}

@@ -80,6 +80,15 @@ type arena struct {
 	machine   bool            // the runtime is in a virtual machine, where nobody can look for remains
 }
 
+// patience is how long something may take that takes d at most outside a machine: an emulated one is slower by an order of
+// magnitude.
+func (a *arena) patience(d time.Duration) time.Duration {
+	if a.machine {
+		return 10 * d
+	}
+	return d
+}
+
 func enter(t *testing.T, flags ...string) *arena {
 	t.Helper()
 	p := platform.Start(t, t.TempDir(), flags...)

@@ -9,12 +9,12 @@ import (
 
 // resources uses up what everybody needs.
 func (a *arena) resources(t *testing.T) {
-	full, files := []string{"ENOSPC", "EFBIG", noMemory}, []string{"ENOSPC"}
-	if a.machine {
-		files = append(files, timedOut) // an emulated machine does not make so many in the time of one call
+	full, files, memory := []string{"ENOSPC", "EFBIG", noMemory}, []string{"ENOSPC"}, []string{noMemory, failed}
+	if a.machine { // an emulated one on a busy host does not get so far in the time of one call
+		files, memory = append(files, timedOut), append(memory, timedOut)
 	}
 	for _, c := range []attack{
-		{name: "resources:memory", why: "memory is bounded", want: []string{noMemory, failed}, layer: "memory-cgroup"},
+		{name: "resources:memory", why: "memory is bounded", want: memory, layer: "memory-cgroup"},
 		{name: "resources:memory-shared", why: "memory behind a file counts as well", want: append(full, "ENOMEM", failed), layer: "memory-cgroup"},
 		{name: "resources:fork", why: "processes are bounded", want: []string{"EAGAIN"}},
 		{name: "resources:threads", why: "threads are bounded", want: []string{"refused"}},
