@@ -35,6 +35,12 @@ tar --strip-components=1 -xJf /linux.tar.xz
 rm /linux.tar.xz
 run() { make -s ARCH=x86_64 CC=gcc-12 HOSTCC=gcc-12 "$@"; }
 run tinyconfig
+find . -name 'Kconfig*' -exec sed -n 's/^[[:space:]]*\(menu\)\{0,1\}config[[:space:]]\{1,\}\([A-Za-z0-9_]*\).*/\2/p' {} + | sort -u >/known
+sed -n 's/^\(# \)\{0,1\}CONFIG_\([A-Za-z0-9_]*\)[ =].*/\2/p' /fragment | sort -u | comm -23 - /known >/unknown
+if [ -s /unknown ]; then
+	echo 'this kernel has no options of these names, so that nothing can be said by them:' $(cat /unknown)
+	exit 1
+fi
 cat /fragment >>.config
 run olddefconfig
 cp .config /config
