@@ -61,6 +61,7 @@ def serve_cell(setup: dict[str, Any], order: dict[str, Any], fds: list[int]) -> 
     pid, pidfd = kernel.clone(flags, into)
     if pid == 0:
         os.close(ready)
+        os.close(CONTROL)  # else nobody would see that the server ended while a jail lives on
         if into is not None:
             os.close(into)
         jail.keep(setup, order, control, fds[1 : 1 + jail.WORKER_FDS], [fd for fd in cgroups if fd != into], mapped)

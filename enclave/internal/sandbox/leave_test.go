@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -270,6 +271,28 @@ func TestSandboxRenewsServer(t *testing.T) {
 	}
 	closed(t, j)
 	eventually(t, "the old server ends", func() bool { return !alive(old.process.Pid) })
+}
+
+// TestSandboxServerDiesAsked: who asked a server that ends before it answers does not wait for it, though jails of it live on.
+func TestSandboxServerDiesAsked(t *testing.T) {
+	s := newSandbox(t)
+	j := start(t, s, function(t, "def cape_handler(x): return x"))
+	if err := j.server.process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(500*time.Millisecond, func() { j.server.process.Kill() })
+	for began := time.Now(); ; { // jails that wait come first
+		next, err := s.newJail(t.Context())
+		if err == nil {
+			defer closed(t, next)
+		}
+		if time.Since(began) > setupTime/2 {
+			t.Fatalf("it took %s: %v", time.Since(began), err)
+		}
+		if err == nil && next.server != j.server {
+			return
+		}
+	}
 }
 
 // TestSandboxServerDies: its jails end with it, and the next one comes from another.
