@@ -177,7 +177,7 @@ func (b *bench) wholeRun() error {
 	}
 	y := ms(middle(theirs))
 	b.add("whole run, echo, server side", "ms", "<= 0.1", "what a client waits for the platform; "+note, ms(middle(server)), y)
-	b.add("  the same, with the client's own work", "ms", "", "it verifies two documents' worth of signatures", ms(middle(whole)), y)
+	b.add("  the same, with the client's own work", "ms", "", "it verifies the attestation document and the receipt", ms(middle(whole)), y)
 	again, err := median(runs, func() error { return runOn(p.client) })
 	if err != nil {
 		return err
