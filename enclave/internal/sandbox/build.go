@@ -31,6 +31,15 @@ func (s *Sandbox) newJail(ctx context.Context) (*Jail, error) {
 	if !s.register(j) {
 		return nil, errors.Join(ErrClosed, j.Close())
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // until it is built, it is nobody's but the builder's to end
+		select {
+		case <-s.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	defer j.within(ctx)()
 	if err == nil {
 		err = j.meet()
@@ -40,6 +49,9 @@ func (s *Sandbox) newJail(ctx context.Context) (*Jail, error) {
 	}
 	if err == nil {
 		err = j.seal()
+	}
+	if err == nil && !s.finish(j) {
+		err = ErrClosed
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrSetup, err), ctx.Err(), j.Close())
@@ -275,4 +287,12 @@ func (s *Sandbox) register(j *Jail) bool {
 	}
 	s.jails[j] = struct{}{}
 	return true
+}
+
+// finish notes that j is built; false when the sandbox was closed meanwhile.
+func (s *Sandbox) finish(j *Jail) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j.built = true
+	return !s.closed
 }

@@ -31,6 +31,7 @@ type Jail struct {
 	ending  sync.Once
 	waiting sync.Once
 	given   bool        // to the caller, who closes the files
+	built   bool        // guarded by the sandbox's mu
 	asked   atomic.Bool // to end, by Close
 	done    chan struct{}
 	exit    Exit

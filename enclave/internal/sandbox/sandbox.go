@@ -236,7 +236,9 @@ func (s *Sandbox) Close() error {
 	close(s.quit)
 	jails := make([]*Jail, 0, len(s.jails))
 	for j := range s.jails {
-		jails = append(jails, j)
+		if j.built {
+			jails = append(jails, j)
+		}
 	}
 	s.mu.Unlock()
 	for _, j := range jails {
