@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,8 +181,11 @@ func TestSecondClock(t *testing.T) {
 func TestClockIsTheModules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		module := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+		var mu sync.Mutex // guards what the module says
 		fail := false
 		c := &clock{log: slog.New(slog.DiscardHandler), read: func() (time.Time, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if fail {
 				return time.Time{}, errors.New("no answer")
 			}
@@ -197,13 +201,17 @@ func TestClockIsTheModules(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { c.keep(ctx); close(done) }()
+		mu.Lock()
 		module = module.Add(time.Hour) // the machine was stopped for an hour
+		mu.Unlock()
 		time.Sleep(resync)
 		synctest.Wait()
 		if got := c.now(); got.Before(module) {
 			t.Errorf("now %s, the module says %s", got, module)
 		}
+		mu.Lock()
 		fail = true
+		mu.Unlock()
 		time.Sleep(2 * resync)
 		if got := c.now(); got.Before(module.Add(2 * resync)) {
 			t.Errorf("without the module: %s", got)
