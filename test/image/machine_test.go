@@ -98,6 +98,11 @@ func (m *machine) listen(port uint32, serve func(net.Conn)) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	m.accept(l, serve)
+}
+
+// accept serves connections until the test ends.
+func (m *machine) accept(l net.Listener, serve func(net.Conn)) {
 	m.t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -204,16 +209,7 @@ func (m *machine) front(port uint32) string {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go m.pass(c, port)
-		}
-	}()
+	m.accept(l, func(c net.Conn) { m.pass(c, port) })
 	return l.Addr().String()
 }
 

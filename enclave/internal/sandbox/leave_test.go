@@ -295,6 +295,32 @@ func TestSandboxServerDiesAsked(t *testing.T) {
 	}
 }
 
+// TestSandboxClosesWhileBuilding: Close waits neither for a jail that will never be built, nor leaves anything of it.
+func TestSandboxClosesWhileBuilding(t *testing.T) {
+	s := newSandbox(t)
+	j := start(t, s, function(t, "def cape_handler(x): return x")) // from here on the builders build
+	if err := j.server.process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	built := make(chan error, 1)
+	go func() {
+		_, err := s.newJail(t.Context())
+		built <- err
+	}()
+	time.Sleep(200 * time.Millisecond) // until it asked
+	began := time.Now()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > setupTime/2 {
+		t.Errorf("closing took %s", took)
+	}
+	if err := <-built; err == nil {
+		t.Error("a jail of a server that stands still")
+	}
+	nothingLeft(t, s)
+}
+
 // TestSandboxServerDies: its jails end with it, and the next one comes from another.
 func TestSandboxServerDies(t *testing.T) {
 	s := newSandbox(t)
