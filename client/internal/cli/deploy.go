@@ -10,7 +10,6 @@ import (
 
 	"github.com/cape-functions/cape/client"
 	"github.com/cape-functions/cape/client/internal/vendoring"
-	"github.com/cape-functions/cape/client/trust"
 	"github.com/cape-functions/cape/core/wire"
 )
 
@@ -139,11 +138,7 @@ func (a *app) sameAccount(c *connection, o client.DeployOptions) error {
 	if !c.sealed || o.Username == "" {
 		return nil
 	}
-	s, err := a.settings()
-	if err != nil {
-		return err
-	}
-	entry, err := trust.NewStore(s.InDir("trust.json")).Origin(c.Origin())
+	entry, err := a.known(c)
 	if err != nil || entry == nil {
 		return err
 	}
